@@ -1,0 +1,167 @@
+"""What a job is asked to do: one frozen model a kind, checked once at submit and stored as JSON.
+
+Unknown fields are refused. A field of the contract that this version cannot honour yet keeps its
+place and takes only its neutral value, so that asking for more is refused by name (``NotYet``).
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    model_validator,
+)
+
+MAX_SEED = 2**32 - 1
+"""Seeds are unsigned 32 bit: what every program that reads our metadata can hold."""
+
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Prompt = Annotated[str, StringConstraints(max_length=4000)]
+FilledPrompt = Annotated[str, StringConstraints(min_length=1, max_length=4000, pattern=r"\S")]
+Side = Annotated[int, Field(ge=32, le=2048, multiple_of=8)]
+"""A picture's side in pixels."""
+Precision = Literal["auto", "fp32", "bf16"]
+"""``auto``: fp32 on the CPU, bf16 on CUDA. Trainable weights are fp32 whatever is chosen."""
+
+
+def _refuse_until_built(value: object, info: ValidationInfo) -> None:
+    if value not in (None, False):
+        raise ValueError(f"`{info.field_name}` is not available in this version: leave it out")
+
+
+NotYet = Annotated[None, BeforeValidator(_refuse_until_built)]
+
+
+class Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LoraSpec(Spec):
+    """The adapter: y = W x + (alpha / rank) B A x on each target. Hu et al., arXiv:2106.09685."""
+
+    rank: int = Field(8, ge=1, le=256, description="Rank of A and B. 8 is DiffEngine's default.")
+    alpha: float | None = Field(
+        None, gt=0, le=4096, description="Scale of the update is alpha / rank. Default: rank, so 1."
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of inputs dropped before A.")
+    targets: Literal["attention"] = Field(
+        "attention", description="attention: to_q, to_k, to_v and to_out.0 of every block."
+    )
+    dora: NotYet = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alpha_defaults_to_rank(cls, data: object) -> object:
+        if isinstance(data, dict) and data.get("alpha") is None:
+            return {**data, "alpha": data.get("rank", 8)}
+        return data
+
+
+class SampleSpec(Spec):
+    """Pictures drawn while training runs, always from the same seeds, so that they compare."""
+
+    prompts: list[FilledPrompt] = Field(min_length=1, max_length=8)
+    every: int = Field(100, ge=1, description="Steps between two rounds; the last step always.")
+    steps: int = Field(25, ge=1, le=150, description="Denoising steps.")
+    guidance: float = Field(5.0, ge=0, le=30, description="Classifier-free guidance scale.")
+
+
+class FineTuneSpec(Spec):
+    """DreamBooth with a LoRA. Ruiz et al., arXiv:2208.12242."""
+
+    base: str = Field(description="A base model's id, see GET /v1/models.")
+    dataset: str = Field(description="A dataset's id.")
+    method: Literal["dreambooth"] = "dreambooth"
+    instance_prompt: FilledPrompt = Field(
+        description="Names the subject with a rare word, as in 'a photo of sks dog'."
+    )
+    class_prompt: NotYet = None
+    prior: NotYet = None
+    lora: LoraSpec = LoraSpec()
+    init_from: NotYet = None
+    text_encoder: NotYet = None
+    resolution: Side | None = Field(None, description="Pixels a side. Default: the base's native.")
+    steps: int | None = Field(None, ge=1, le=100_000, description="Optimizer steps. Default 500.")
+    epochs: int | None = Field(
+        None, ge=1, le=10_000, description="Passes over the pictures, instead of steps."
+    )
+    batch_size: int = Field(1, ge=1, le=64, description="Pictures in one forward pass.")
+    accumulation: int = Field(1, ge=1, le=256, description="Forward passes to one optimizer step.")
+    optimizer: Literal["adamw"] = "adamw"
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="1e-4: the scripts' LoRA default.")
+    weight_decay: float = Field(1e-2, ge=0, le=1, description="AdamW's decoupled decay.")
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup_steps: int = Field(0, ge=0, le=100_000, description="Steps of linear rise from 0.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Global norm that gradients are cut to.")
+    snr_gamma: NotYet = None
+    noise_offset: NotYet = None
+    caption_dropout: NotYet = None
+    flip: bool = Field(False, description="Also learn mirrored pictures; off: subjects have sides.")
+    crop: Literal["center", "random"] = "center"
+    crop_variants: int = Field(4, ge=1, le=64, description="Fixed crops a picture, for random.")
+    buckets: NotYet = None
+    ema: NotYet = None
+    gradient_checkpointing: Literal["auto"] | bool = Field(
+        "auto", description="Trade a second forward pass for memory. auto: on CUDA only."
+    )
+    precision: Precision = "auto"
+    deterministic: bool = Field(False, description="Bit-equal reruns on one GPU; slower there.")
+    seed: Seed | None = Field(None, description="Drawn at submit when absent.")
+    sample: SampleSpec | None = None
+    keep_every: NotYet = None
+    checkpoint_every: NotYet = None
+    trigger: str | None = Field(
+        None, max_length=200, description="The word to use in prompts; written into the file."
+    )
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError("give either `steps` or `epochs`, not both")
+        if self.steps is not None and self.warmup_steps >= self.steps > 1:
+            raise ValueError(
+                f"`warmup_steps` {self.warmup_steps} must be below `steps` {self.steps}"
+            )
+        return self
+
+
+class LoraUse(Spec):
+    """One LoRA of a stack and its weight; 1 is as trained, 0 is off, below 0 turns it round."""
+
+    artifact: str
+    job: NotYet = None
+    weight: float = Field(1.0, ge=-10, le=10)
+
+
+class GenerateSpec(Spec):
+    """Pictures from prompts. Prompt by prompt; image k of a prompt uses ``seed + k``."""
+
+    base: str = Field(description="A base model's id, see GET /v1/models.")
+    loras: list[LoraUse] = Field([], max_length=8, description="Applied together, in this order.")
+    prompt: FilledPrompt | Annotated[list[FilledPrompt], Field(min_length=1, max_length=64)]
+    negative_prompt: Prompt | None = Field(None, description="null: what the base does for none.")
+    images: int = Field(1, ge=1, le=16, description="Pictures a prompt.")
+    steps: int = Field(25, ge=1, le=150, description="Denoising steps.")
+    guidance: float = Field(5.0, ge=0, le=30, description="Classifier-free guidance; <= 1: none.")
+    scheduler: Literal["euler", "euler_a", "ddim", "dpmpp_2m_karras", "unipc", "lcm"] = "euler"
+    width: Side | None = Field(None, description="Pixels. Default: the base's native size.")
+    height: Side | None = Field(None, description="Pixels. Default: the base's native size.")
+    seed: Seed | None = Field(None, description="Drawn at submit when absent.")
+    image: NotYet = None
+    precision: Precision = "auto"
+    format: Literal["png"] = "png"
+
+    @property
+    def prompts(self) -> list[str]:
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+
+AnySpec = FineTuneSpec | GenerateSpec
+SPECS: dict[str, type[FineTuneSpec] | type[GenerateSpec]] = {
+    "fine_tune": FineTuneSpec,
+    "generate": GenerateSpec,
+}
