@@ -1,0 +1,88 @@
+"""The database: one engine a process, read and write transactions by name.
+
+SQLite runs in WAL with synchronous=FULL (an accepted job survives a power cut) and takes its write
+lock at BEGIN: a transaction that reads first and writes later is refused at once by SQLite,
+whatever the busy timeout says. PostgreSQL needs none of that.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.orm import Session
+
+from core.config import Settings
+from core.errors import Unavailable
+
+BUSY_TIMEOUT_MS = 30_000
+_WRITE = "stillroom_write"
+
+
+class Database:
+    """Transactions on the one database. Safe to share between threads."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = _make_engine(url)
+        self._writing = self.engine.execution_options(**{_WRITE: True})
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Database":
+        return cls(settings.effective_database_url)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """One consistent look; anything written is thrown away."""
+        with _away_is_unavailable(), Session(self.engine) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One short transaction, committed when the block ends well; never while a GPU works."""
+        with (
+            _away_is_unavailable(),
+            Session(self._writing, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    def dispose(self) -> None:
+        self.engine.dispose()
+
+
+@contextmanager
+def _away_is_unavailable() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise Unavailable(
+            "The database does not answer. Nothing was changed; try again in a moment.",
+            code="database_unavailable",
+            retry_after_seconds=5,
+        ) from error
+
+
+def _make_engine(url: str) -> Engine:
+    if make_url(url).get_backend_name() != "sqlite":
+        return create_engine(url, pool_pre_ping=True, pool_size=20)
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # Python's driver would defer BEGIN; we emit our own
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writing = connection.get_execution_options().get(_WRITE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

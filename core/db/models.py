@@ -1,0 +1,204 @@
+"""The tables. Every row a client can name has an owner; every change to a job leaves an event."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware UTC in and out; SQLite itself keeps no time zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_N_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        list[Any]: JSON,
+        str: String(255),
+        int: BigInteger,
+    }
+
+
+class Key(Base):
+    """Who may call: the hash of a random key, its owner and what it may do."""
+
+    __tablename__ = "keys"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str]
+    name: Mapped[str]
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    scopes: Mapped[list[Any]]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Dataset(Base):
+    __tablename__ = "datasets"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str] = mapped_column(index=True)
+    name: Mapped[str]
+    kind: Mapped[str] = mapped_column(String(20))
+    sha256: Mapped[str | None] = mapped_column(String(64))
+    """Of its content; set when a job first uses it. From then on it is frozen."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Image(Base):
+    __tablename__ = "images"
+    __table_args__ = (UniqueConstraint("dataset_id", "sha256"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
+    filename: Mapped[str]
+    """As the client named it: text to show, never a path."""
+    width: Mapped[int]
+    height: Mapped[int]
+    bytes: Mapped[int]
+    sha256: Mapped[str] = mapped_column(String(64))
+    """Of the bytes as sent; what is stored is re-encoded, without metadata."""
+    caption: Mapped[str | None] = mapped_column(Text)
+    store_key: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Job(Base):
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_claim", "state", "priority", "kind", "id"),
+        Index("ix_jobs_owner_id", "owner", "id"),
+        Index("ix_jobs_worker_id_state", "worker_id", "state"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str]
+    kind: Mapped[str] = mapped_column(String(20))
+    state: Mapped[str] = mapped_column(String(20))
+    name: Mapped[str | None]
+    spec: Mapped[dict[str, Any]]
+    labels: Mapped[dict[str, Any]]
+    priority: Mapped[int] = mapped_column(default=0)
+
+    attempt: Mapped[int] = mapped_column(default=0)
+    """The fence: raised by each claim, named by every later write."""
+    worker_id: Mapped[str | None] = mapped_column(String(40))
+    device: Mapped[str | None]
+    beat: Mapped[int] = mapped_column(default=0)
+    """Raised by the worker that lives. Only whether it moves is looked at, never a clock."""
+    cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
+    losses: Mapped[int] = mapped_column(default=0)
+    """Times a runner died while it worked on this job and its worker lived on."""
+    not_before: Mapped[datetime | None]
+
+    last_seq: Mapped[int] = mapped_column(default=0)
+    progress: Mapped[dict[str, Any]]
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    device_seconds: Mapped[float] = mapped_column(default=0.0)
+
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    queued_at: Mapped[datetime] = mapped_column(default=now)
+    queue_seconds: Mapped[float] = mapped_column(default=0.0)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class JobInput(Base):
+    """Which job needs which dataset, artifact or job: what "still in use" is answered from."""
+
+    __tablename__ = "job_inputs"
+    __table_args__ = (Index("ix_job_inputs_input", "kind", "input_id"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20), primary_key=True)
+    input_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+
+
+class Event(Base):
+    """Append-only: what happened to a job, numbered from 1 without a gap."""
+
+    __tablename__ = "events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[datetime] = mapped_column(default=now)
+    type: Mapped[str] = mapped_column(String(20))
+    attempt: Mapped[int]
+    data: Mapped[dict[str, Any]]
+
+
+class Artifact(Base):
+    __tablename__ = "artifacts"
+    __table_args__ = (Index("ix_artifacts_owner_id", "owner", "id"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str]
+    job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    role: Mapped[str] = mapped_column(String(40))
+    name: Mapped[str]
+    format: Mapped[str] = mapped_column(String(20))
+    bytes: Mapped[int]
+    sha256: Mapped[str] = mapped_column(String(64))
+    base: Mapped[str | None]
+    layout: Mapped[str | None] = mapped_column(String(20))
+    files: Mapped[list[Any]]
+    """``[{path, bytes, sha256, store_key}]``."""
+    facts: Mapped[dict[str, Any]]
+    """What the contract calls ``metadata``: that name is taken on a mapped class."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime | None]
+
+
+class Worker(Base):
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    host: Mapped[str]
+    home: Mapped[str] = mapped_column(Text)
+    """Where its lock file lies; only a process on the same host and home can test it."""
+    pid: Mapped[int]
+    device: Mapped[str]
+    role: Mapped[str] = mapped_column(String(20))
+    ready: Mapped[bool] = mapped_column(Boolean, default=False)
+    bases: Mapped[list[Any]]
+    """Ids of the base models that its disk holds."""
+    beat: Mapped[int] = mapped_column(default=0)
+    started_at: Mapped[datetime] = mapped_column(default=now)
