@@ -1,0 +1,105 @@
+"""What the server answers, as a client sees it: the shapes of the HTTP contract, nothing added."""
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+JobState = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled", "expired"]
+ENDED: frozenset[JobState] = frozenset({"succeeded", "failed", "cancelled", "expired"})
+"""States that a job never leaves."""
+
+
+class Flaw(TypedDict):
+    """One thing wrong with a file or a dataset; ``images`` only in a dataset's report."""
+
+    code: str
+    detail: str
+    images: NotRequired[list[str]]
+
+
+class DatasetReport(TypedDict):
+    ready: bool
+    problems: list[Flaw]
+    suggestions: list[Any]
+
+
+class Dataset(TypedDict):
+    id: str
+    name: str
+    kind: Literal["instance", "captioned"]
+    images: int
+    bytes: int
+    sha256: str | None
+    frozen: bool
+    report: DatasetReport
+    created_at: str
+
+
+class UploadedFile(TypedDict):
+    filename: str
+    id: str | None
+    kind: Literal["image", "caption", "metadata", "archive", "unknown"]
+    problems: list[Flaw]
+
+
+class Upload(TypedDict):
+    items: list[UploadedFile]
+    dataset: Dataset
+
+
+class Progress(TypedDict):
+    step: int
+    steps: int
+    fraction: float
+    eta_seconds: float | None
+    message: str | None
+
+
+class Job(TypedDict):
+    id: str
+    kind: Literal["fine_tune", "distill", "generate"]
+    state: JobState
+    name: str | None
+    spec: dict[str, Any]
+    progress: Progress
+    queue_position: int | None
+    attempt: int
+    priority: int
+    labels: dict[str, str]
+    error: Flaw | None
+    result: dict[str, Any] | None
+    worker: str | None
+    device: str | None
+    usage: dict[str, float]
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+
+
+class Event(TypedDict):
+    seq: int
+    at: str
+    type: str
+    attempt: int
+    data: dict[str, Any]
+
+
+class ArtifactFile(TypedDict):
+    path: str
+    bytes: int
+    sha256: str
+
+
+class Artifact(TypedDict):
+    id: str
+    job: str | None
+    kind: Literal["lora", "unet", "image", "report"]
+    role: str
+    name: str
+    format: str
+    bytes: int
+    sha256: str
+    base: str | None
+    layout: str | None
+    files: list[ArtifactFile]
+    metadata: dict[str, Any]
+    created_at: str
+    expires_at: str | None
