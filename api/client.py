@@ -62,8 +62,21 @@ def _where(error: Mapping[str, str]) -> str:
 class Client:
     """One connection pool to one server. Ids in, the contract's documents out."""
 
-    def __init__(self, url: str, key: str | None = None, *, timeout_seconds: float = 120.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        timeout_seconds: float = 120.0,
+        patience_seconds: float = 60.0,
+    ) -> None:
+        """
+        Args:
+            timeout_seconds: for one answer to begin; uploads and downloads may take longer.
+            patience_seconds: how long ``watch`` waits for a server that is away.
+        """
         self.url = url.rstrip("/")
+        self.patience_seconds = patience_seconds
         host = _host_of(self.url)
         self._http = httpx.Client(
             base_url=self.url,
@@ -154,9 +167,7 @@ class Client:
                 return
             after = page[-1]["seq"]
 
-    def watch(
-        self, job_id: str, *, patience_seconds: float = 60.0
-    ) -> Iterator[tuple[Job, list[Event]]]:
+    def watch(self, job_id: str) -> Iterator[tuple[Job, list[Event]]]:
         """The job as it is, with its new events, again and again until it has ended.
 
         A server that is restarted meanwhile is waited for, ``patience_seconds`` long.
@@ -167,7 +178,7 @@ class Client:
                 job = self.job(job_id)
                 news = list(self.events(job_id, seen))
             except ClientError as error:
-                if not _may_pass(error) or time.monotonic() - answered > patience_seconds:
+                if not _may_pass(error) or time.monotonic() - answered > self.patience_seconds:
                     raise
             else:
                 answered = time.monotonic()

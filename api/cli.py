@@ -1,0 +1,59 @@
+"""The `stillroom` command: every verb, and one sentence on stderr when something cannot be."""
+
+import sys
+from collections.abc import Sequence
+
+import typer
+from pydantic import ValidationError
+
+from api.client import ClientError
+from api.commands import datasets, download, jobs, keys, models, processes
+from api.commands.terminal import err
+from core.errors import ServiceError
+
+app = typer.Typer(
+    name="stillroom",
+    help="Fine-tunes and runs SSD-1B and its SDXL family on your own machines.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(processes.serve)
+app.command()(processes.worker)
+app.command("api")(processes.front_end)
+app.command()(processes.migrate)
+app.command()(processes.demo)
+app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
+app.add_typer(datasets.app, name="dataset")
+app.command("fine-tune")(jobs.fine_tune)
+app.command()(jobs.generate)
+app.add_typer(jobs.app, name="jobs")
+app.command()(jobs.watch)
+app.command()(jobs.cancel)
+app.command()(download.download)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The console script. ``arguments`` default to the command line's."""
+    try:
+        app(arguments)
+    except ServiceError as error:
+        _refuse(error.detail)
+    except (ClientError, OSError) as error:
+        _refuse(str(error))
+    except ValidationError as error:
+        _refuse(_setting_at_fault(error))
+
+
+def _refuse(sentence: str) -> None:
+    err.print(sentence, markup=False, soft_wrap=True)
+    sys.exit(1)
+
+
+def _setting_at_fault(error: ValidationError) -> str:
+    """Names the variable: settings are the one thing the command line itself validates."""
+    first = error.errors()[0]
+    name = "_".join(["STILLROOM", *(str(part).upper() for part in first["loc"])])
+    return f"{name}: {first['msg']}."

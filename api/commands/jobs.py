@@ -1,0 +1,275 @@
+"""`fine-tune`, `generate`, `jobs`, `watch`, `cancel`: work for the devices."""
+
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from api.answers import Job
+from api.client import Client
+from api.commands.connection import Home, Url, connect
+from api.commands.download import download_all
+from api.commands.follow import follow
+from api.commands.mirror import given, mirror
+from api.commands.terminal import facts, line, say, table
+from core.specs import FineTuneSpec, GenerateSpec, LoraSpec, SampleSpec
+
+EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 2, "expired": 3}
+
+Name = Annotated[str | None, typer.Option(help="What to call the job.")]
+Priority = Annotated[int | None, typer.Option(help="-100 to 100, higher first.")]
+Labels = Annotated[list[str] | None, typer.Option("--label", help="KEY:VALUE; repeatable.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Stay until the job has ended.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id.")]
+
+app = typer.Typer(invoke_without_command=True)
+
+
+def fine_tune(
+    dataset: Annotated[str, mirror(FineTuneSpec, "dataset")],
+    instance_prompt: Annotated[str, mirror(FineTuneSpec, "instance_prompt")],
+    base: Annotated[str, mirror(FineTuneSpec, "base")],
+    rank: Annotated[int | None, mirror(LoraSpec, "rank")] = None,
+    alpha: Annotated[float | None, mirror(LoraSpec, "alpha")] = None,
+    dropout: Annotated[float | None, mirror(LoraSpec, "dropout")] = None,
+    resolution: Annotated[int | None, mirror(FineTuneSpec, "resolution")] = None,
+    steps: Annotated[int | None, mirror(FineTuneSpec, "steps")] = None,
+    epochs: Annotated[int | None, mirror(FineTuneSpec, "epochs")] = None,
+    batch_size: Annotated[int | None, mirror(FineTuneSpec, "batch_size")] = None,
+    accumulation: Annotated[int | None, mirror(FineTuneSpec, "accumulation")] = None,
+    learning_rate: Annotated[float | None, mirror(FineTuneSpec, "learning_rate")] = None,
+    weight_decay: Annotated[float | None, mirror(FineTuneSpec, "weight_decay")] = None,
+    schedule: Annotated[str | None, mirror(FineTuneSpec, "schedule")] = None,
+    warmup_steps: Annotated[int | None, mirror(FineTuneSpec, "warmup_steps")] = None,
+    max_grad_norm: Annotated[float | None, mirror(FineTuneSpec, "max_grad_norm")] = None,
+    flip: Annotated[bool | None, mirror(FineTuneSpec, "flip", "--flip/--no-flip")] = None,
+    crop: Annotated[str | None, mirror(FineTuneSpec, "crop")] = None,
+    crop_variants: Annotated[int | None, mirror(FineTuneSpec, "crop_variants")] = None,
+    gradient_checkpointing: Annotated[
+        bool | None,
+        mirror(
+            FineTuneSpec,
+            "gradient_checkpointing",
+            "--gradient-checkpointing/--no-gradient-checkpointing",
+        ),
+    ] = None,
+    precision: Annotated[str | None, mirror(FineTuneSpec, "precision")] = None,
+    deterministic: Annotated[
+        bool | None, mirror(FineTuneSpec, "deterministic", "--deterministic/--no-deterministic")
+    ] = None,
+    seed: Annotated[int | None, mirror(FineTuneSpec, "seed")] = None,
+    trigger: Annotated[str | None, mirror(FineTuneSpec, "trigger")] = None,
+    sample_prompt: Annotated[
+        list[str] | None,
+        typer.Option(help="Draw this while training runs; repeatable.", show_default=False),
+    ] = None,
+    sample_every: Annotated[int | None, mirror(SampleSpec, "every")] = None,
+    sample_steps: Annotated[int | None, mirror(SampleSpec, "steps")] = None,
+    sample_guidance: Annotated[float | None, mirror(SampleSpec, "guidance")] = None,
+    name: Name = None,
+    priority: Priority = None,
+    label: Labels = None,
+    watch: Watch = False,
+    url: Url = None,
+    home: Home = None,
+) -> None:
+    """Train a LoRA on a dataset; the job's id is printed."""
+    lora = given(rank=rank, alpha=alpha, dropout=dropout)
+    sample = given(
+        prompts=sample_prompt, every=sample_every, steps=sample_steps, guidance=sample_guidance
+    )
+    spec = given(
+        base=base,
+        dataset=dataset,
+        instance_prompt=instance_prompt,
+        lora=lora or None,
+        resolution=resolution,
+        steps=steps,
+        epochs=epochs,
+        batch_size=batch_size,
+        accumulation=accumulation,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        warmup_steps=warmup_steps,
+        max_grad_norm=max_grad_norm,
+        flip=flip,
+        crop=crop,
+        crop_variants=crop_variants,
+        gradient_checkpointing=gradient_checkpointing,
+        precision=precision,
+        deterministic=deterministic,
+        seed=seed,
+        trigger=trigger,
+        sample=sample or None,
+    )
+    with connect(url, home) as client:
+        job = client.fine_tune(spec, **_about(name, priority, label))
+        _announce(client, job, watch)
+
+
+def generate(
+    prompt: Annotated[list[str], typer.Argument(help="What to draw; several make several.")],
+    base: Annotated[str, mirror(GenerateSpec, "base")],
+    lora: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ID[:WEIGHT]",
+            help="A LoRA artifact, or the job that made it; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    negative_prompt: Annotated[str | None, mirror(GenerateSpec, "negative_prompt")] = None,
+    images: Annotated[int | None, mirror(GenerateSpec, "images")] = None,
+    steps: Annotated[int | None, mirror(GenerateSpec, "steps")] = None,
+    guidance: Annotated[float | None, mirror(GenerateSpec, "guidance")] = None,
+    scheduler: Annotated[str | None, mirror(GenerateSpec, "scheduler")] = None,
+    width: Annotated[int | None, mirror(GenerateSpec, "width")] = None,
+    height: Annotated[int | None, mirror(GenerateSpec, "height")] = None,
+    seed: Annotated[int | None, mirror(GenerateSpec, "seed")] = None,
+    precision: Annotated[str | None, mirror(GenerateSpec, "precision")] = None,
+    name: Name = None,
+    priority: Priority = None,
+    label: Labels = None,
+    watch: Watch = False,
+    to: Annotated[
+        Path | None, typer.Option(help="Wait, then put the pictures into this folder.")
+    ] = None,
+    url: Url = None,
+    home: Home = None,
+) -> None:
+    """Draw pictures; the job's id is printed."""
+    spec = given(
+        base=base,
+        prompt=prompt[0] if len(prompt) == 1 else prompt,
+        loras=[_lora_use(text) for text in lora or []] or None,
+        negative_prompt=negative_prompt,
+        images=images,
+        steps=steps,
+        guidance=guidance,
+        scheduler=scheduler,
+        width=width,
+        height=height,
+        seed=seed,
+        precision=precision,
+    )
+    with connect(url, home) as client:
+        job = client.generate(spec, **_about(name, priority, label))
+        _announce(client, job, watch or to is not None, to)
+
+
+def _lora_use(text: str) -> dict[str, Any]:
+    """``art_1:0.8`` -> ``{"artifact": "art_1", "weight": 0.8}``."""
+    name, _, weight = text.partition(":")
+    use: dict[str, Any] = {"job" if name.startswith("job_") else "artifact": name}
+    if weight:
+        use["weight"] = _number(weight, text)
+    return use
+
+
+def _number(text: str, option: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{option!r}: {text!r} is no weight; 0.8 is one.") from None
+
+
+def _about(name: str | None, priority: int | None, labels: list[str] | None) -> dict[str, Any]:
+    pairs = [label.partition(":") for label in labels or []]
+    return given(
+        name=name, priority=priority, labels={key: value for key, _, value in pairs} or None
+    )
+
+
+def _announce(client: Client, job: Job, stay: bool, to: Path | None = None) -> None:
+    line(job["id"])
+    if not stay:
+        say(f"Queued. See it with `stillroom watch {job['id']}`.")
+        return
+    job = _stay(client, job["id"])
+    if to is not None and job["state"] == "succeeded":
+        download_all(client, job["id"], to)
+    raise typer.Exit(EXIT_CODES[job["state"]])
+
+
+@app.callback()
+def list_jobs(
+    context: typer.Context,
+    kind: Annotated[str | None, typer.Option(help="fine_tune or generate.")] = None,
+    state: Annotated[str | None, typer.Option(help="queued, running, succeeded, ...")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 50,
+    url: Url = None,
+    home: Home = None,
+) -> None:
+    """Jobs: the newest, or one."""
+    if context.invoked_subcommand is not None:
+        return
+    with connect(url, home) as client:
+        rows = [
+            (job["id"], job["kind"], job["state"], _done(job), job["name"], job["created_at"])
+            for job in islice(client.list_jobs(kind=kind, state=state), limit)
+        ]
+    table(("id", "kind", "state", "done", "name", "made"), rows)
+
+
+def _done(job: Job) -> str:
+    return f"{job['progress']['fraction']:.0%}" if job["state"] == "running" else ""
+
+
+@app.command()
+def show(job_id: JobId, url: Url = None, home: Home = None) -> None:
+    """One job, and what it made."""
+    with connect(url, home) as client:
+        job = client.job(job_id)
+        artifacts = list(client.artifacts_of(job_id))
+    facts(
+        [
+            ("id", job["id"]),
+            ("name", job["name"]),
+            ("kind", job["kind"]),
+            ("state", job["state"]),
+            ("done", _done(job)),
+            ("error", job["error"] and job["error"]["detail"]),
+            ("device", job["device"]),
+            *((f"  {field}", value) for field, value in job["spec"].items()),
+            ("made", job["created_at"]),
+            ("finished", job["finished_at"]),
+        ]
+    )
+    if artifacts:
+        table(("artifact", "role", "name"), [(a["id"], a["role"], a["name"]) for a in artifacts])
+
+
+def watch(job_id: JobId, url: Url = None, home: Home = None) -> None:
+    """Follow a job until it ends: 0 succeeded, 1 failed, 2 cancelled, 3 expired."""
+    with connect(url, home) as client:
+        job = _stay(client, job_id)
+    raise typer.Exit(EXIT_CODES[job["state"]])
+
+
+def _stay(client: Client, job_id: str) -> Job:
+    try:
+        job = follow(client, job_id)
+    except KeyboardInterrupt:
+        say(f"{job_id} goes on without us; `stillroom cancel {job_id}` ends it.")
+        raise typer.Exit(130) from None
+    say(ending(job))
+    return job
+
+
+def ending(job: Job) -> str:
+    """How a job ended, in a sentence."""
+    if job["error"]:
+        return f"{job['id']} {job['state']}: {job['error']['detail']}"
+    if job["state"] == "succeeded":
+        return f"{job['id']} succeeded. Fetch what it made: `stillroom download {job['id']}`."
+    return f"{job['id']} {job['state']}."
+
+
+def cancel(job_id: JobId, url: Url = None, home: Home = None) -> None:
+    """End a job: at once where it waits, after the present step where it runs."""
+    with connect(url, home) as client:
+        job = client.cancel(job_id)
+    ended = job["state"] == "cancelled"
+    say(f"{job_id} {'is cancelled' if ended else 'ends after its present step'}.")

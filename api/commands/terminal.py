@@ -1,0 +1,70 @@
+"""What is said: tables and bars for people, tab-separated lines when nobody watches."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def say(sentence: str) -> None:
+    """For the person: on stderr, so that what a pipe reads is results alone."""
+    err.print(sentence, markup=False, soft_wrap=True)
+
+
+def line(*cells: object) -> None:
+    """One result, cells apart by tabs."""
+    out.print("\t".join(map(_text, cells)), markup=False, soft_wrap=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table at a terminal; in a pipe the rows alone, so that `cut` and `read` can have them."""
+    if not out.is_terminal:
+        for row in rows:
+            line(*row)
+        return
+    drawn = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        drawn.add_row(*(_text(cell) for cell in row))
+    out.print(drawn)
+
+
+def facts(pairs: Iterable[tuple[str, object]]) -> None:
+    """One thing, a fact a line; facts that are not there are left out."""
+    for name, value in pairs:
+        if value not in (None, "", {}, []):
+            line(f"{name:<12}" if out.is_terminal else name, value)
+
+
+def seconds_text(seconds: float) -> str:
+    """``45 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def bytes_text(count: int) -> str:
+    """``812 B``, ``4.1 MB``: powers of ten, as disks and networks count."""
+    size, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size /= 1000
+        units.pop(0)
+    return f"{size:.0f} B" if units[0] == "B" else f"{size:.1f} {units[0]}"
+
+
+def short(path: Path) -> str:
+    """Relative to where the person stands, where that is shorter."""
+    here = Path.cwd()
+    if not path.is_relative_to(here):
+        return str(path)
+    return str(path.relative_to(here))
+
+
+def _text(cell: object) -> str:
+    return "" if cell is None else str(cell)
