@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     bases: dict[str, Path] = Field(
         {}, description="Base id to a local folder, for bases that are on this disk already."
     )
+    hub_url: str = Field("", description="A mirror of the hub for `models pull`. Empty: the hub.")
     log_level: str = "INFO"
 
     beat_seconds: float = Field(10.0, gt=0, description="How often a worker says it lives.")

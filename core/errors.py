@@ -18,6 +18,7 @@
     │   ├── DatasetEmpty
     │   ├── BaseUnknown
     │   └── LayoutMismatch
+    ├── TooMany               429
     ├── Unavailable           503
     └── JobFailure                    a running job ends with this as its ``error``
         ├── NonFiniteLoss
@@ -130,6 +131,10 @@ class BaseUnknown(Unprocessable):
 
 class LayoutMismatch(Unprocessable):
     code = "layout_mismatch"
+
+
+class TooMany(ServiceError):
+    status, code, title = 429, "too_many", "Too many at once"
 
 
 class Unavailable(ServiceError):

@@ -1,0 +1,112 @@
+"""The base models Stillroom knows: what each is, where it lies on this disk, how to get it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.config import Settings
+from core.errors import BaseNotAvailable, BaseUnknown
+from core.layouts import SDXL, SSD_1B, VEGA, Layout
+
+
+@dataclass(frozen=True)
+class Source:
+    """A hub repository at one commit: the same bytes for everybody, today and in a year."""
+
+    repository: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    id: str
+    layout: Layout
+    parameters: int
+    """Of the UNet."""
+    widths: tuple[int, int, int]
+    """Channels at its three resolutions: one layout is built at more than one size."""
+    native_size: int
+    """Pixels a side that it was trained at."""
+    licence: str
+    source: Source | None
+    """None: made by the package itself."""
+    prediction_type: str = "epsilon"
+
+
+FP16_VAE = Source("madebyollin/sdxl-vae-fp16-fix", "207b116dae70ace3637169f1ddd2434b91b3a8cd")
+"""SDXL's own VAE overflows in half precision and paints black; these weights do not."""
+
+REAL_WIDTHS = (320, 640, 1280)
+NANO_WIDTHS = (32, 48, 64)
+
+_ALL = (
+    BaseModel(
+        "ssd-1b",
+        SSD_1B,
+        SSD_1B.parameters,
+        REAL_WIDTHS,
+        1024,
+        "apache-2.0",
+        Source("segmind/SSD-1B", "60987f37e94cd59c36b1cba832b9f97b57395a10"),
+    ),
+    BaseModel(
+        "sdxl",
+        SDXL,
+        SDXL.parameters,
+        REAL_WIDTHS,
+        1024,
+        "openrail++",
+        Source(
+            "stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b"
+        ),
+    ),
+    BaseModel(
+        "vega",
+        VEGA,
+        VEGA.parameters,
+        REAL_WIDTHS,
+        1024,
+        "apache-2.0",
+        Source("segmind/Segmind-Vega", "7714c4363e5856ff974a4f4b068e8691f26d0b40"),
+    ),
+    BaseModel("nano-sdxl", SDXL, 0, NANO_WIDTHS, 64, "apache-2.0", None),
+    BaseModel("nano-ssd-1b", SSD_1B, 0, NANO_WIDTHS, 64, "apache-2.0", None),
+)
+CATALOGUE: dict[str, BaseModel] = {base.id: base for base in _ALL}
+
+
+def find(base_id: str) -> BaseModel:
+    """Raises BaseUnknown when the catalogue has no such id."""
+    try:
+        return CATALOGUE[base_id]
+    except KeyError:
+        known = ", ".join(CATALOGUE)
+        raise BaseUnknown(
+            f"No base model is called '{base_id}'. This server knows {known}."
+        ) from None
+
+
+def folder(base: BaseModel, settings: Settings) -> Path:
+    """Where its pipeline lies, or would: the administrator's folder, else the home's."""
+    given = settings.bases.get(base.id)
+    return given.expanduser() if given else settings.models_path / base.id
+
+
+def is_here(base: BaseModel, settings: Settings) -> bool:
+    """On this disk, or made from the package at first use."""
+    return base.source is None or (folder(base, settings) / "model_index.json").is_file()
+
+
+def ids_here(settings: Settings) -> list[str]:
+    return [base.id for base in _ALL if is_here(base, settings)]
+
+
+def how_to_get(base: BaseModel) -> str:
+    return (
+        f"The base model '{base.id}' is not on the disk of any live worker. Run "
+        f"`stillroom models pull {base.id}` there, or point STILLROOM_BASES at a folder that has "
+        f'it, as in STILLROOM_BASES=\'{{"{base.id}": "/models/{base.id}"}}\', and restart.'
+    )
+
+
+def not_available(base: BaseModel) -> BaseNotAvailable:
+    return BaseNotAvailable(how_to_get(base))

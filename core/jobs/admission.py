@@ -1,0 +1,127 @@
+"""What is checked before a job is queued, so that nothing fails for a reason known at submit."""
+
+import math
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from core import bases
+from core.artifacts import service as artifacts
+from core.bases import BaseModel
+from core.config import Settings
+from core.datasets import service as datasets
+from core.db.models import Artifact, Job
+from core.errors import LayoutMismatch, TooMany, Unprocessable
+from core.jobs.states import State
+from core.specs import MAX_SEED, SPECS, AnySpec, FineTuneSpec, GenerateSpec, LoraUse
+from core.workers import service as workers
+
+DEFAULT_STEPS = 500
+"""Optimizer steps of a fine-tune: what DiffEngine's DreamBooth configuration takes."""
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A spec with every default filled in, how long it is, and what it needs to stay there."""
+
+    spec: AnySpec
+    steps: int
+    inputs: list[tuple[str, str]]
+    """``(kind, id)`` of each dataset and artifact that the job will read."""
+
+
+def parse(kind: str, spec: dict[str, Any]) -> AnySpec:
+    """The spec as its model. Raises pydantic's ValidationError, or Unprocessable for the kind."""
+    if kind not in SPECS:
+        raise Unprocessable(
+            f"There is no kind of job called '{kind}'. There are {', '.join(SPECS)}.",
+            code="kind_unknown",
+        )
+    return SPECS[kind].model_validate(spec)
+
+
+def admit(session: Session, owner: str, spec: AnySpec) -> Admitted:
+    """Checks what the spec names, fills in what depends on it, and freezes its dataset."""
+    base = _available_base(session, spec.base)
+    if isinstance(spec, FineTuneSpec):
+        return _admit_fine_tune(session, owner, spec, base)
+    return _admit_generate(session, owner, spec, base)
+
+
+def require_room(session: Session, owner: str, settings: Settings) -> None:
+    """Raises TooMany at the cap of waiting jobs."""
+    waiting = session.scalar(
+        select(func.count()).where(Job.owner == owner, Job.state == State.QUEUED)
+    )
+    if (waiting or 0) >= settings.max_queued_jobs:
+        raise TooMany(
+            f"{waiting} of your jobs are waiting and {settings.max_queued_jobs} may: cancel some, "
+            "or wait until they have run.",
+            code="too_many_queued",
+            retry_after_seconds=60,
+        )
+
+
+def _available_base(session: Session, base_id: str) -> BaseModel:
+    base = bases.find(base_id)
+    if base.source is not None and base.id not in workers.bases_on_workers(session):
+        raise bases.not_available(base)
+    return base
+
+
+def _admit_fine_tune(session: Session, owner: str, spec: FineTuneSpec, base: BaseModel) -> Admitted:
+    dataset = datasets.get(session, owner, spec.dataset)
+    images = datasets.require_ready(session, dataset)
+    datasets.freeze(session, dataset)
+    steps = _fine_tune_steps(spec, images)
+    filled = spec.model_copy(
+        update={
+            "steps": None if spec.epochs else steps,
+            "resolution": spec.resolution or base.native_size,
+            "seed": _seed(spec.seed),
+        }
+    )
+    return Admitted(filled, steps, [("dataset", dataset.id)])
+
+
+def _fine_tune_steps(spec: FineTuneSpec, images: int) -> int:
+    if spec.epochs is None:
+        return spec.steps or DEFAULT_STEPS
+    return spec.epochs * math.ceil(images / (spec.batch_size * spec.accumulation))
+
+
+def _admit_generate(session: Session, owner: str, spec: GenerateSpec, base: BaseModel) -> Admitted:
+    for use in spec.loras:
+        _require_fitting_lora(artifacts.get(session, owner, use.artifact), use, base)
+    filled = spec.model_copy(
+        update={
+            "width": spec.width or base.native_size,
+            "height": spec.height or base.native_size,
+            "seed": _seed(spec.seed),
+        }
+    )
+    steps = len(spec.prompts) * spec.images * spec.steps
+    unique = dict.fromkeys(use.artifact for use in spec.loras)
+    return Admitted(filled, steps, [("artifact", artifact_id) for artifact_id in unique])
+
+
+def _require_fitting_lora(artifact: Artifact, use: LoraUse, base: BaseModel) -> None:
+    if artifact.kind != "lora":
+        raise Unprocessable(
+            f"'{use.artifact}' is of kind {artifact.kind}, not lora: it cannot be applied.",
+            code="not_a_lora",
+        )
+    trained_on = bases.CATALOGUE.get(artifact.base or "")
+    if artifact.layout != base.layout.id or (trained_on and trained_on.widths != base.widths):
+        raise LayoutMismatch(
+            f"The LoRA '{use.artifact}' was trained on '{artifact.base}' (layout "
+            f"{artifact.layout}) and does not fit '{base.id}' (layout {base.layout.id}): its "
+            "modules have other names or shapes there. Use the base it was trained on."
+        )
+
+
+def _seed(given: int | None) -> int:
+    return secrets.randbelow(MAX_SEED + 1) if given is None else given

@@ -1,0 +1,83 @@
+"""The bell: tells idle workers to look, after a commit. It carries nothing and may be lost."""
+
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from core.config import Settings
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+log = logging.getLogger(__name__)
+
+LOOK = "stillroom.look"
+"""The name of the one Celery task, and of the fanout exchange that carries it to every worker."""
+
+EXPIRES_SECONDS = 60
+_CONNECT_SECONDS = 1.0
+
+
+class Bell(Protocol):
+    def ring(self) -> None: ...
+
+
+class SilentBell:
+    """No broker: the workers of this host watch the database file and have seen the commit."""
+
+    def ring(self) -> None:
+        pass
+
+
+class BrokerBell:
+    """A fanout message, so that a busy worker cannot swallow the only copy."""
+
+    def __init__(self, broker_url: str) -> None:
+        self.broker_url = broker_url
+        self._app: Celery | None = None
+
+    def ring(self) -> None:
+        """Never fails and never waits long: workers look by themselves every few seconds."""
+        from kombu.exceptions import OperationalError
+
+        try:
+            self._connected().send_task(
+                LOOK, exchange=LOOK, routing_key="", expires=EXPIRES_SECONDS, retry=False
+            )
+        except (OperationalError, OSError) as error:
+            log.warning("the broker does not hear the bell: workers will poll: %s", error)
+
+    def _connected(self) -> "Celery":
+        if self._app is None:
+            from celery import Celery  # a third of a second to import, and only needed here
+
+            self._app = Celery(broker=self.broker_url, set_as_current=False)
+            self._app.conf.update(bell_config())
+        return self._app
+
+
+def bell_config() -> dict[str, object]:
+    """Celery's settings that both ends of the bell share."""
+    from kombu import Exchange
+    from kombu.common import Broadcast
+
+    exchange = Exchange(LOOK, type="fanout", durable=False)
+    return {
+        "task_queues": [Broadcast(LOOK, exchange=exchange, auto_delete=True)],
+        "task_default_queue": LOOK,
+        "task_ignore_result": True,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
+            "socket_timeout": 10,
+            "socket_connect_timeout": _CONNECT_SECONDS,
+            "socket_keepalive": True,
+            "health_check_interval": 25,
+        },
+    }
+
+
+def bell_of(settings: Settings) -> Bell:
+    broker_url = settings.broker_url.get_secret_value()
+    return BrokerBell(broker_url) if broker_url else SilentBell()

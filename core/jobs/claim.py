@@ -1,0 +1,65 @@
+"""Which job a worker takes next, and taking it."""
+
+from datetime import datetime
+
+from sqlalchemy import Select, or_, select
+from sqlalchemy.orm import Session
+
+from core.db.models import Job, Worker, now
+from core.jobs.states import State
+from core.jobs.transition import move
+
+KINDS_OF_ROLE: dict[str, tuple[str, ...]] = {
+    "any": ("fine_tune", "generate"),
+    "train": ("fine_tune",),
+    "generate": ("generate",),
+}
+"""A device's role, set by the operator, and the kinds of job that it takes."""
+
+CLAIM_ORDER = (Job.priority.desc(), Job.kind.desc(), Job.id)
+"""By priority; a picture before a training ("generate" > "fine_tune"); the oldest first."""
+
+
+def claim(session: Session, worker: Worker) -> Job | None:
+    """The next job, now running under a new attempt of ``worker``; None: nothing to do.
+
+    Needs a write transaction: on SQLite that one lock, on PostgreSQL the row's, keeps two workers
+    from taking the same job.
+    """
+    at = now()
+    candidate = session.execute(
+        _claimable(worker.role, at).with_for_update(skip_locked=True).limit(1)
+    ).one_or_none()
+    if candidate is None:
+        return None
+    waited_seconds = max(0.0, (at - candidate.queued_at).total_seconds())
+    return move(
+        session,
+        job_id=candidate.id,
+        start=State.QUEUED,
+        to=State.RUNNING,
+        attempt=Job.attempt + 1,
+        worker_id=worker.id,
+        device=worker.device,
+        beat=Job.beat + 1,
+        not_before=None,
+        started_at=candidate.started_at or at,
+        queue_seconds=Job.queue_seconds + waited_seconds,
+    )
+
+
+def is_claimable(session: Session, role: str) -> bool:
+    """A look that writes nothing: is there anything for a device of this role?"""
+    return session.execute(_claimable(role, now()).limit(1)).first() is not None
+
+
+def _claimable(role: str, at: datetime) -> Select[str, datetime, datetime | None]:
+    return (
+        select(Job.id, Job.queued_at, Job.started_at)
+        .where(
+            Job.state == State.QUEUED,
+            Job.kind.in_(KINDS_OF_ROLE[role]),
+            or_(Job.not_before.is_(None), Job.not_before <= at),
+        )
+        .order_by(*CLAIM_ORDER)
+    )

@@ -1,0 +1,126 @@
+"""Finds workers that died and gives their jobs back to the queue.
+
+Two signs of death, and neither is a clock on the wall. On this host, a worker's lock file that
+nobody holds: dead for certain, at once. Everywhere, a beat counter that has not moved for a whole
+lease of *this* process's own clock.
+"""
+
+import logging
+import socket
+import threading
+import time
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.config import Settings
+from core.db.engine import Database
+from core.db.models import Job, Worker
+from core.errors import Unavailable
+from core.files.lock import is_held
+from core.jobs.attempt import Attempt
+from core.jobs.states import State
+from core.workers import service as workers
+
+log = logging.getLogger(__name__)
+
+WORKER_LOST = "worker_lost"
+
+
+def boot_seconds() -> float:
+    """Seconds since boot, sleep included: a laptop that wakes knows how long it was away."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class Reaper:
+    """Looks once per ``reap_seconds``, in a thread. Any number may run: every step is fenced."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self.database = database
+        self.settings = settings
+        self._seen: dict[str, tuple[int, float]] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self.settings.reap_seconds):
+            try:
+                self.look()
+            except Unavailable as error:
+                log.warning("the reaper cannot look: %s", error.detail)
+
+    def look(self) -> None:
+        """One round. Reads; writes only when somebody died."""
+        with self.database.read() as session:
+            known = list(session.scalars(select(Worker)))
+            running = session.execute(
+                select(Job.id, Job.attempt, Job.beat, Job.worker_id).where(
+                    Job.state == State.RUNNING
+                )
+            ).all()
+        dead = [worker for worker in known if self._lock_is_free(worker)]
+        dead += [
+            worker
+            for worker in known
+            if worker not in dead and self._stalled(worker.id, worker.beat)
+        ]
+        for worker in dead:
+            self._bury(worker)
+        buried = {worker.id for worker in dead}
+        for job_id, number, beat, worker_id in running:
+            if worker_id not in buried and self._stalled(f"{job_id}/{number}", beat):
+                self._requeue(job_id, number, beat)
+        self._forget_the_gone(
+            {worker.id for worker in known} | {f"{row.id}/{row.attempt}" for row in running}
+        )
+
+    def _lock_is_free(self, worker: Worker) -> bool:
+        here = worker.host == socket.gethostname() and worker.home == str(self.settings.root)
+        return here and not is_held(workers.lock_path(self.settings.run_path, worker.id))
+
+    def _stalled(self, name: str, beat: int) -> bool:
+        """Whether this counter has stood still for a lease, as far as this process has seen."""
+        at = boot_seconds()
+        seen_beat, since = self._seen.get(name, (None, at))
+        if beat != seen_beat:
+            self._seen[name] = (beat, at)
+            return False
+        return at - since >= self.settings.lease_seconds
+
+    def _forget_the_gone(self, present: set[str]) -> None:
+        for name in self._seen.keys() - present:
+            del self._seen[name]
+
+    def _bury(self, worker: Worker) -> None:
+        with self.database.write() as session:
+            if not workers.forget(session, worker.id, beat=worker.beat):
+                return
+            lost = _requeue_jobs_of(session, worker)
+        workers.lock_path(self.settings.run_path, worker.id).unlink(missing_ok=True)
+        log.warning(
+            "a worker died: %d of its jobs are back in the queue",
+            len(lost),
+            extra={"worker": worker.id, "device": worker.device, "jobs": lost},
+        )
+
+    def _requeue(self, job_id: str, number: int, beat: int) -> None:
+        with self.database.write() as session:
+            job = Attempt(job_id, number).give_back(session, WORKER_LOST, Job.beat == beat)
+        if job:
+            log.warning("a job's worker fell silent", extra={"job": job_id, "attempt": number})
+
+
+def _requeue_jobs_of(session: Session, worker: Worker) -> list[str]:
+    rows = session.execute(
+        select(Job.id, Job.attempt).where(Job.worker_id == worker.id, Job.state == State.RUNNING)
+    ).all()
+    return [
+        job_id for job_id, number in rows if Attempt(job_id, number).give_back(session, WORKER_LOST)
+    ]

@@ -1,0 +1,142 @@
+"""What a client does with jobs: submit, look, cancel. All by owner."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from core.config import Settings
+from core.db.models import Event, Job, JobInput, now
+from core.db.pages import newest_first
+from core.errors import NotFound, WrongState
+from core.ids import new_id
+from core.jobs.admission import admit, parse, require_room
+from core.jobs.claim import CLAIM_ORDER
+from core.jobs.states import TERMINAL, State, allowed_actions
+from core.jobs.transition import move, record
+
+
+def submit(
+    session: Session,
+    settings: Settings,
+    *,
+    owner: str,
+    kind: str,
+    spec: dict[str, Any],
+    name: str | None = None,
+    priority: int = 0,
+    labels: dict[str, str] | None = None,
+) -> Job:
+    """A queued job, after every check that needs no GPU. Ring the bell once this is committed.
+
+    Raises:
+        pydantic.ValidationError: the spec is not one of its kind.
+        Unprocessable, Conflict, NotFound, TooMany: what it names is not there or does not fit.
+    """
+    parsed = parse(kind, spec)
+    require_room(session, owner, settings)
+    admitted = admit(session, owner, parsed)
+    job = Job(
+        id=new_id("job"),
+        owner=owner,
+        kind=kind,
+        state=State.QUEUED,
+        name=name,
+        spec=admitted.spec.model_dump(mode="json"),
+        labels=labels or {},
+        priority=priority,
+        progress=progress_of(0, admitted.steps, message="queued"),
+        last_seq=1,
+    )
+    session.add(job)
+    session.flush()
+    session.add(Event(job_id=job.id, seq=1, type="state", attempt=0, data={"state": State.QUEUED}))
+    session.add_all(
+        JobInput(job_id=job.id, kind=kind, input_id=input_id) for kind, input_id in admitted.inputs
+    )
+    return job
+
+
+def progress_of(
+    step: int, steps: int, *, message: str, eta_seconds: float | None = None
+) -> dict[str, Any]:
+    return {
+        "step": step,
+        "steps": steps,
+        "fraction": round(step / steps, 4),
+        "eta_seconds": eta_seconds,
+        "message": message,
+    }
+
+
+def get(session: Session, owner: str, job_id: str) -> Job:
+    job = session.scalar(select(Job).where(Job.id == job_id, Job.owner == owner))
+    if job is None:
+        raise NotFound(f"There is no job '{job_id}'.")
+    return job
+
+
+def list_page(
+    session: Session,
+    owner: str,
+    *,
+    kind: str | None = None,
+    state: str | None = None,
+    label: tuple[str, str] | None = None,
+    cursor: str | None = None,
+    limit: int = 50,
+) -> tuple[list[Job], str | None]:
+    """Newest first. The cursor is the last id of the page before; None: that was all."""
+    query = select(Job).where(Job.owner == owner)
+    if kind:
+        query = query.where(Job.kind == kind)
+    if state:
+        query = query.where(Job.state == state)
+    if label:
+        name, value = label
+        query = query.where(Job.labels[name].as_string() == value)
+    return newest_first(session, query, Job.id, cursor=cursor, limit=limit)
+
+
+def cancel(session: Session, owner: str, job_id: str) -> Job:
+    """A waiting job ends at once; a running one is asked to, at its next step.
+
+    Raises:
+        WrongState: it ended otherwise already.
+    """
+    job = get(session, owner, job_id)
+    if job.state == State.CANCELLED:
+        return job
+    if job.state in TERMINAL:
+        raise WrongState(
+            f"'{job_id}' has {job.state}: there is nothing left to cancel.",
+            allowed_actions=allowed_actions(State(job.state)),
+        )
+    cancelled = move(
+        session, job_id=job_id, start=State.QUEUED, to=State.CANCELLED, finished_at=now()
+    )
+    if cancelled or job.cancel_requested:
+        return cancelled or job
+    asked = record(
+        session,
+        Job.state == State.RUNNING,
+        job_id=job_id,
+        event=("log", {"message": "cancel requested"}),
+        cancel_requested=True,
+    )
+    return asked or get(session, owner, job_id)
+
+
+def queue_positions(session: Session, jobs: Sequence[Job]) -> dict[str, int]:
+    """From 1, of those among ``jobs`` that wait; one query for all of them."""
+    waiting = [job.id for job in jobs if job.state == State.QUEUED]
+    if not waiting:
+        return {}
+    ranked = (
+        select(Job.id, func.row_number().over(order_by=CLAIM_ORDER).label("position"))
+        .where(Job.state == State.QUEUED)
+        .subquery()
+    )
+    rows = session.execute(select(ranked).where(ranked.c.id.in_(waiting)))
+    return dict(rows.tuples().all())

@@ -1,0 +1,104 @@
+"""Workers: who they are, that they live, and what their disks hold."""
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from core.config import Settings
+from core.db.models import Job, Worker
+
+
+@dataclass(frozen=True)
+class BeatAnswer:
+    """What a beat brings back: whether the worker is still known, and what clients asked."""
+
+    known: bool
+    cancelled_job_ids: frozenset[str]
+
+
+def lock_path(run_path: Path, worker_id: str) -> Path:
+    """The file that a worker and its runner hold locked for life."""
+    return run_path / f"{worker_id}.lock"
+
+
+def register(
+    session: Session,
+    settings: Settings,
+    *,
+    worker_id: str,
+    pid: int,
+    device: str,
+    role: str,
+    bases: list[str],
+) -> Worker:
+    worker = Worker(
+        id=worker_id,
+        host=socket.gethostname(),
+        home=str(settings.root),
+        pid=pid,
+        device=device,
+        role=role,
+        bases=bases,
+    )
+    session.add(worker)
+    session.flush()
+    return worker
+
+
+def set_ready(session: Session, worker_id: str) -> None:
+    """Its runner has loaded what it needs: from now on it claims jobs."""
+    session.execute(update(Worker).where(Worker.id == worker_id).values(ready=True))
+
+
+def beat(session: Session, worker_id: str) -> BeatAnswer:
+    """Raises the worker's counter and those of all its jobs, in one statement each."""
+    known = session.scalar(
+        update(Worker)
+        .where(Worker.id == worker_id)
+        .values(beat=Worker.beat + 1)
+        .returning(Worker.id)
+    )
+    rows = session.execute(
+        update(Job)
+        .where(Job.worker_id == worker_id, Job.state == "running")
+        .values(beat=Job.beat + 1)
+        .returning(Job.id, Job.cancel_requested)
+    )
+    return BeatAnswer(known is not None, frozenset(id for id, cancelled in rows if cancelled))
+
+
+def cancelled_jobs(session: Session, worker_id: str) -> frozenset[str]:
+    """Its running jobs that somebody wants to end; a look that writes nothing."""
+    return frozenset(
+        session.scalars(
+            select(Job.id).where(
+                Job.worker_id == worker_id, Job.state == "running", Job.cancel_requested
+            )
+        )
+    )
+
+
+def forget(session: Session, worker_id: str, beat: int) -> bool:
+    """Takes the row away, unless it beat since ``beat`` was read: then it lives, and False."""
+    return bool(
+        session.scalar(
+            delete(Worker).where(Worker.id == worker_id, Worker.beat == beat).returning(Worker.id)
+        )
+    )
+
+
+def sign_off(session: Session, worker_id: str) -> None:
+    """A worker that ends well takes its own row away."""
+    session.execute(delete(Worker).where(Worker.id == worker_id))
+
+
+def live_workers(session: Session) -> list[Worker]:
+    """Those that are ready for jobs. The reaper takes away the rows of the dead."""
+    return list(session.scalars(select(Worker).where(Worker.ready).order_by(Worker.id)))
+
+
+def bases_on_workers(session: Session) -> set[str]:
+    return {base for worker in live_workers(session) for base in worker.bases}

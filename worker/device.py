@@ -1,0 +1,76 @@
+"""The devices of this host, their roles, and pinning a process to one before torch is imported."""
+
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Role = Literal["any", "train", "generate"]
+
+
+@dataclass(frozen=True)
+class Device:
+    """``name`` is what people say: cpu, cuda:1. ``uuid`` is what CUDA cannot mistake."""
+
+    name: str
+    role: Role = "any"
+    uuid: str | None = None
+
+    def environment(self) -> dict[str, str]:
+        """Variables under which a process sees this device alone, as its ``cuda:0``."""
+        pinned = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": self.uuid or ""}
+        return {**pinned, "STILLROOM_DEVICE": f"{self.name}={self.role}"}
+
+
+def cuda_uuids() -> list[str]:
+    """UUIDs of this host's cards in bus order, asked of the driver: no CUDA context is made."""
+    try:
+        answer = subprocess.run(
+            ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return answer.stdout.split()
+
+
+def parse(devices: str, list_uuids: Callable[[], Sequence[str]] = cuda_uuids) -> list[Device]:
+    """The devices that ``auto``, ``cpu`` or ``cuda:0=generate,cuda:1`` name.
+
+    Raises:
+        ValueError: a word that is no device or role, a card that is not there, one named twice.
+    """
+    if devices == "auto":
+        uuids = list_uuids()
+        cards = [Device(f"cuda:{index}", uuid=uuid) for index, uuid in enumerate(uuids)]
+        return cards or [Device("cpu")]
+    found = [_parse_one(word.strip(), list_uuids) for word in devices.split(",")]
+    names = [device.name for device in found]
+    for name in names:
+        if name != "cpu" and names.count(name) > 1:
+            raise ValueError(f"{name} is named twice in '{devices}': one worker a device")
+    return found
+
+
+def parse_pinned(word: str) -> Device:
+    """A worker's own device as its supervisor wrote it, without asking the driver again."""
+    return _parse_one(word, lambda: [""] * 1024)
+
+
+def _parse_one(word: str, list_uuids: Callable[[], Sequence[str]]) -> Device:
+    name, _, role = word.partition("=")
+    if role and role not in get_args(Role):
+        raise ValueError(f"'{role}' in '{word}' is no role: {', '.join(get_args(Role))}")
+    known_role: Role = role or "any"  # type: ignore[assignment]  # checked above
+    if name == "cpu":
+        return Device(name, known_role)
+    kind, _, index = name.partition(":")
+    if kind != "cuda" or not index.isdecimal():
+        raise ValueError(f"'{word}' is no device: write cpu, cuda:0 or cuda:0=generate")
+    uuids = list_uuids()
+    if int(index) >= len(uuids):
+        raise ValueError(f"{name} is not here: the driver lists {len(uuids)} CUDA devices")
+    return Device(name, known_role, uuids[int(index)])

@@ -1,0 +1,160 @@
+"""What a worker and its runner say to each other: length-prefixed JSON over a socket."""
+
+import socket
+import struct
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+_LENGTH = struct.Struct("!I")
+_MAX_BYTES = 16 * 1024**2
+
+
+class Frame(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# from the worker to its runner
+
+
+class BaseFolder(Frame):
+    id: str
+    layout: str
+    folder: str
+    embedded: bool
+    """Made by the package itself when the folder is not there yet."""
+
+
+class LoraFile(Frame):
+    path: str
+    weight: float
+
+
+class Run(Frame):
+    """One attempt at one job: everything the runner may know of it."""
+
+    type: Literal["run"] = "run"
+    job: str
+    attempt: int
+    kind: str
+    spec: dict[str, object]
+    base: BaseFolder
+    pictures: list[str] = []
+    loras: list[LoraFile] = []
+    out: str
+    """A folder of this attempt's own, for whatever it writes."""
+
+
+class GoOn(Frame):
+    """The worker still holds the lease: work on for so long, unless told again."""
+
+    type: Literal["go_on"] = "go_on"
+    seconds: float
+
+
+class Stop(Frame):
+    """End the current job at its next step."""
+
+    type: Literal["stop"] = "stop"
+
+
+# from the runner to its worker
+
+
+class Ready(Frame):
+    """torch is loaded; jobs may come."""
+
+    type: Literal["ready"] = "ready"
+
+
+class Begun(Frame):
+    """The job arrived: from here on the runner's death may be the job's doing."""
+
+    type: Literal["begun"] = "begun"
+
+
+class Report(Frame):
+    type: Literal["report"] = "report"
+    step: int
+    steps: int
+    message: str
+    loss: float | None = None
+    learning_rate: float | None = None
+    seconds_per_step: float | None = None
+
+
+class Picture(Frame):
+    """A finished picture: a generated image, or a sample of a training at ``step``."""
+
+    type: Literal["picture"] = "picture"
+    role: Literal["image", "sample"]
+    path: str
+    prompt: str
+    seed: int
+    step: int | None = None
+
+
+class Done(Frame):
+    """Ended well. ``outputs`` are files by role."""
+
+    type: Literal["done"] = "done"
+    outputs: dict[str, str] = {}
+
+
+class Failed(Frame):
+    type: Literal["failed"] = "failed"
+    code: str
+    detail: str
+
+
+class Stopped(Frame):
+    """Stopped between two steps, as asked or because no go-on came."""
+
+    type: Literal["stopped"] = "stopped"
+
+
+class Gone(Frame):
+    """The runner died. Said by the link, not by the runner."""
+
+    type: Literal["gone"] = "gone"
+    exit_code: int
+
+
+ToRunner = Run | GoOn | Stop
+FromRunner = Ready | Begun | Report | Picture | Done | Failed | Stopped | Gone
+
+TO_RUNNER: TypeAdapter[ToRunner] = TypeAdapter(Annotated[ToRunner, Field(discriminator="type")])
+FROM_RUNNER: TypeAdapter[FromRunner] = TypeAdapter(
+    Annotated[FromRunner, Field(discriminator="type")]
+)
+
+
+def send(connection: socket.socket, frame: Frame) -> None:
+    """Raises OSError when the other end is gone."""
+    body = frame.model_dump_json().encode()
+    connection.sendall(_LENGTH.pack(len(body)) + body)
+
+
+def receive(connection: socket.socket) -> bytes | None:
+    """The next frame's JSON; None when the other end is gone, however it went."""
+    header = _exactly(connection, _LENGTH.size)
+    if header is None:
+        return None
+    (length,) = _LENGTH.unpack(header)
+    if length > _MAX_BYTES:
+        return None
+    return _exactly(connection, length)
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes | None:
+    parts = []
+    while count:
+        try:
+            part = connection.recv(min(count, 1 << 16))
+        except OSError:
+            return None
+        if not part:
+            return None
+        parts.append(part)
+        count -= len(part)
+    return b"".join(parts)

@@ -1,0 +1,66 @@
+"""Beats: says that this worker lives, brings back what clients asked, and fences when it cannot."""
+
+import logging
+import threading
+from collections.abc import Callable
+
+from core.config import Settings
+from core.db.engine import Database
+from core.errors import Unavailable
+from core.jobs.reaper import boot_seconds
+from core.workers import service as workers
+from core.workers.service import BeatAnswer
+
+log = logging.getLogger(__name__)
+
+_FENCE_SHARE = 0.75
+"""Of a lease: silent for so long, a worker stops before anybody may give its jobs away."""
+
+
+class Heartbeat:
+    """A thread that beats every ``beat_seconds`` and whenever it is nudged."""
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        worker_id: str,
+        *,
+        on_answer: Callable[[BeatAnswer], None],
+        on_silence: Callable[[], None],
+    ) -> None:
+        self.database = database
+        self.settings = settings
+        self.worker_id = worker_id
+        self.on_answer = on_answer
+        self.on_silence = on_silence
+        self._nudged = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def nudge(self) -> None:
+        """Beat now: somebody may have asked for something."""
+        self._nudged.set()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._nudged.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        heard_at = boot_seconds()
+        while not self._stopping:
+            self._nudged.clear()
+            try:
+                with self.database.write() as session:
+                    answer = workers.beat(session, self.worker_id)
+                heard_at = boot_seconds()
+                self.on_answer(answer)
+            except Unavailable as error:
+                log.warning("cannot beat: %s", error.detail)
+                if boot_seconds() - heard_at > _FENCE_SHARE * self.settings.lease_seconds:
+                    self.on_silence()
+            self._nudged.wait(self.settings.beat_seconds)

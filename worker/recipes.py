@@ -1,0 +1,96 @@
+"""Where the numerics meet the frames: a job's files in, its recipe's reports out."""
+
+from collections.abc import Generator
+from pathlib import Path
+
+import torch
+
+from core.diffusion import components, nano
+from core.diffusion.components import Components
+from core.inference import engine
+from core.specs import FineTuneSpec, GenerateSpec, Precision
+from core.training import dreambooth
+from core.training.report import StepReport
+from worker.device import Device
+from worker.frames import BaseFolder, Done, Frame, Picture, Report, Run
+
+
+class Bench:
+    """One device and the base model that is loaded on it, kept between jobs."""
+
+    def __init__(self, device: Device) -> None:
+        # pinned before exec: the one card that this process sees is its first
+        self.device = torch.device("cpu" if device.name == "cpu" else "cuda:0")
+        self._resident: tuple[str, torch.dtype, Components] | None = None
+
+    def frames(self, run: Run) -> Generator[Frame]:
+        """What the job's recipe reports, and ``Done`` at last. May be closed between any two."""
+        if run.kind == "fine_tune":
+            yield from self._fine_tune(run, FineTuneSpec.model_validate(run.spec))
+        else:
+            yield from self._generate(run, GenerateSpec.model_validate(run.spec))
+
+    def _fine_tune(self, run: Run, spec: FineTuneSpec) -> Generator[Frame]:
+        yield Report(step=0, steps=1, message="loading the base model")
+        base = self._load(run.base, spec.precision)
+        pictures = [Path(path) for path in run.pictures]
+        report: StepReport | None = None
+        for report in dreambooth.train(spec, base, pictures, Path(run.out)):
+            yield from _training_frames(report)
+        assert report is not None, "training reports at least its end"
+        yield Done(outputs={role: str(path) for role, path in report.outputs.items()})
+
+    def _generate(self, run: Run, spec: GenerateSpec) -> Generator[Frame]:
+        yield Report(step=0, steps=1, message="loading the base model")
+        base = self._load(run.base, spec.precision)
+        loras = [(Path(lora.path), lora.weight) for lora in run.loras]
+        for report in engine.generate(spec, base, loras, Path(run.out)):
+            yield Report(
+                step=report.image * report.steps + report.step,
+                steps=report.images * report.steps,
+                message=f"drawing picture {report.image + 1} of {report.images}",
+            )
+            if report.picture:
+                yield Picture(
+                    role="image",
+                    path=str(report.picture.path),
+                    prompt=report.picture.prompt,
+                    seed=report.picture.seed,
+                )
+        yield Done()
+
+    def _load(self, base: BaseFolder, precision: Precision) -> Components:
+        dtype = self._dtype(precision)
+        if self._resident and self._resident[:2] == (base.id, dtype):
+            return self._resident[2]
+        self._resident = None  # first out, then in: two may not fit
+        folder = Path(base.folder)
+        if base.embedded and not (folder / "model_index.json").exists():
+            nano.build(base.layout, folder)
+        loaded = components.load(folder, device=self.device, dtype=dtype)
+        self._resident = (base.id, dtype, loaded)
+        return loaded
+
+    def _dtype(self, precision: Precision) -> torch.dtype:
+        if precision == "auto":
+            return torch.float32 if self.device.type == "cpu" else torch.bfloat16
+        return torch.float32 if precision == "fp32" else torch.bfloat16
+
+
+def _training_frames(report: StepReport) -> Generator[Frame]:
+    yield Report(
+        step=report.step,
+        steps=report.steps,
+        message=report.message,
+        loss=report.loss,
+        learning_rate=report.learning_rate,
+        seconds_per_step=report.seconds_per_step,
+    )
+    for sample in report.samples:
+        yield Picture(
+            role="sample",
+            path=str(sample.path),
+            prompt=sample.prompt,
+            seed=sample.seed,
+            step=sample.step,
+        )

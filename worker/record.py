@@ -1,0 +1,192 @@
+"""Writes down what a runner says about one attempt: progress, pictures, and how it ended.
+
+Files go to the store first, under keys that hold job, attempt and a server-made id; the rows that
+name them appear in fenced transactions. So an attempt that lost its lease leaves nothing visible.
+"""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core import bases
+from core.artifacts import service as artifacts
+from core.artifacts.service import StoredFile
+from core.artifacts.store import Store
+from core.config import Settings
+from core.db.engine import Database
+from core.db.models import Job
+from core.ids import new_id
+from core.jobs.attempt import Attempt
+from core.jobs.service import progress_of
+from core.jobs.transition import EventType
+from worker.frames import Done, Picture, Report
+
+log = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 1.0
+"""Between two progress rows of a job."""
+
+_FORMATS = {".safetensors": "peft", ".json": "json", ".png": "png"}
+
+
+class Record:
+    """One attempt's book. Every method raises LeaseLost once the attempt is no longer ours."""
+
+    def __init__(self, job: Job, database: Database, store: Store, settings: Settings) -> None:
+        self.job = job
+        self.attempt = Attempt(job.id, job.attempt)
+        self.database = database
+        self.store = store
+        self.settings = settings
+        self.cancel_requested = False
+        self._begun_at = time.monotonic()
+        self._told_at = float("-inf")
+        self._pictures: list[str] = []
+
+    @property
+    def device_seconds(self) -> float:
+        return round(time.monotonic() - self._begun_at, 3)
+
+    def begin(self) -> None:
+        """Takes away what earlier attempts left: this one makes all of it again."""
+        if self.job.attempt == 1:
+            return
+        with self.database.write() as session:
+            artifacts.discard_made_by(session, self.job.id)
+            self.attempt.tell(session, "log", {"message": "beginning again"})
+        self.store.delete_prefix(f"jobs/{self.job.id}")
+
+    def progress(self, report: Report) -> None:
+        """At most one row a second; the last step always."""
+        at = time.monotonic()
+        if at - self._told_at < PROGRESS_SECONDS and report.step < report.steps:
+            return
+        self._told_at = at
+        progress = progress_of(
+            report.step,
+            report.steps,
+            message=report.message,
+            eta_seconds=_eta_seconds(report),
+        )
+        measured = report.model_dump(
+            include={"loss", "learning_rate", "seconds_per_step"}, exclude_none=True
+        )
+        with self.database.write() as session:
+            job = self.attempt.tell(session, "progress", progress | measured, progress=progress)
+        self.cancel_requested = job.cancel_requested
+
+    def picture(self, picture: Picture) -> None:
+        facts = picture.model_dump(include={"prompt", "seed", "step"}, exclude_none=True)
+        name = _picture_name(picture, len(self._pictures))
+        file = self._put(Path(picture.path), name)
+        with self.database.write() as session:
+            artifact_id = self._add(session, "image", picture.role, name, file, facts)
+            event: EventType = "sample" if picture.role == "sample" else "artifact"
+            self.attempt.tell(session, event, {"artifact": artifact_id, **facts})
+        self._pictures.append(artifact_id)
+
+    def succeed(self, done: Done) -> None:
+        files = {
+            role: (Path(path).name, self._put(Path(path), Path(path).name))
+            for role, path in done.outputs.items()
+        }
+        with self.database.write() as session:
+            made = {}
+            for role, (name, file) in files.items():
+                made[role] = self._add(session, role, role, name, file, self._facts_of(role))
+                self.attempt.tell(session, "artifact", {"artifact": made[role], "role": role})
+            self.attempt.succeed(session, self._result(made), self.device_seconds)
+
+    def fail(self, code: str, detail: str) -> None:
+        with self.database.write() as session:
+            self.attempt.fail(session, code, detail, self.device_seconds)
+
+    def cancel(self) -> None:
+        with self.database.write() as session:
+            self.attempt.cancel(session, self.device_seconds)
+
+    def give_back(self, reason: str) -> None:
+        """Through no fault of the job's: at once, and nothing is counted against it."""
+        with self.database.write() as session:
+            self.attempt.give_back(session, reason, device_seconds=self.device_seconds)
+
+    def lose_runner(self) -> None:
+        """The runner died of this job, perhaps: try again after a pause, but not for ever."""
+        losses = self.job.losses + 1
+        if losses >= self.settings.max_losses:
+            self.fail(
+                "worker_lost",
+                f"The process that ran it died {losses} times in a row, so it is not tried again. "
+                "The worker's log says how; a smaller job may fit.",
+            )
+            return
+        pauses = self.settings.retry_seconds
+        with self.database.write() as session:
+            self.attempt.give_back(
+                session,
+                "runner_lost",
+                device_seconds=self.device_seconds,
+                pause_seconds=pauses[min(losses, len(pauses)) - 1],
+                losses=1,
+            )
+
+    def _result(self, made: dict[str, str]) -> dict[str, Any]:
+        if self.job.kind == "generate":
+            return {"images": self._pictures}
+        return {**made, "samples": self._pictures, "snapshots": []}
+
+    def _put(self, path: Path, name: str) -> StoredFile:
+        key = f"jobs/{self.job.id}/{self.job.attempt}/{new_id('art')}/{name}"
+        self.store.put_file(key, path)
+        return StoredFile(name, path.stat().st_size, artifacts.sha256_of(path), key)
+
+    def _add(
+        self,
+        session: Session,
+        kind: str,
+        role: str,
+        name: str,
+        file: StoredFile,
+        facts: dict[str, Any],
+    ) -> str:
+        base = bases.find(self.job.spec["base"])
+        artifact = artifacts.record(
+            session,
+            owner=self.job.owner,
+            job_id=self.job.id,
+            kind=kind,
+            role=role,
+            name=name,
+            format=_FORMATS[Path(name).suffix],
+            files=[file],
+            base=base.id,
+            layout=base.layout.id,
+            facts=facts,
+        )
+        return artifact.id
+
+    def _facts_of(self, role: str) -> dict[str, Any]:
+        if role != "lora":
+            return {}
+        spec = self.job.spec
+        return {
+            "rank": spec["lora"]["rank"],
+            "alpha": spec["lora"]["alpha"],
+            "instance_prompt": spec["instance_prompt"],
+            "trigger": spec["trigger"],
+        }
+
+
+def _eta_seconds(report: Report) -> float | None:
+    if report.seconds_per_step is None:
+        return None
+    return round(report.seconds_per_step * (report.steps - report.step), 1)
+
+
+def _picture_name(picture: Picture, index: int) -> str:
+    if picture.role == "sample":
+        return f"sample-step{picture.step:06}-{index:03}.png"
+    return f"image-{index:03}.png"

@@ -1,0 +1,119 @@
+"""The child process of a device, and the only one that loads torch.
+
+It knows specs, files and frames; never the database, the broker or the store. It stops between two
+steps when told to, or when nobody told it to go on for a whole lease.
+"""
+
+import contextlib
+import logging
+import os
+import queue
+import signal
+import socket
+import threading
+from collections.abc import Generator
+
+from core import log as logs
+from core.config import Settings
+from core.errors import ServiceError
+from core.jobs.reaper import boot_seconds
+from core.tether import die_with_parent
+from worker.device import parse_pinned
+from worker.frames import (
+    TO_RUNNER,
+    Begun,
+    Done,
+    Failed,
+    Frame,
+    GoOn,
+    Ready,
+    Run,
+    Stop,
+    Stopped,
+    receive,
+    send,
+)
+from worker.link import SOCKET
+
+log = logging.getLogger(__name__)
+
+
+class Orders:
+    """What the worker said, read by a thread of its own. Ends this process with the line."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.runs: queue.Queue[Run] = queue.Queue()
+        self._stop = threading.Event()
+        self._go_on_until = float("inf")
+        threading.Thread(target=self._listen, name="orders", daemon=True).start()
+
+    def must_stop(self) -> bool:
+        return self._stop.is_set() or boot_seconds() > self._go_on_until
+
+    def _listen(self) -> None:
+        while (body := receive(self.connection)) is not None:
+            match TO_RUNNER.validate_json(body):
+                case Run() as run:
+                    self._stop.clear()  # here, in the order of arrival: a Stop may follow at once
+                    self.runs.put(run)
+                case GoOn(seconds=seconds):
+                    self._go_on_until = boot_seconds() + seconds
+                case Stop():
+                    self._stop.set()
+        os._exit(0)  # nobody is left to work for; the main thread may be deep inside a kernel
+
+
+def main() -> None:
+    die_with_parent(with_signal=signal.SIGKILL)
+    settings = Settings()
+    logs.configure(settings.log_level)
+    connection = socket.socket(fileno=int(os.environ.pop(SOCKET)))
+    orders = Orders(connection)
+
+    from worker.recipes import Bench  # imports torch and diffusers: seconds, and only here
+
+    bench = Bench(parse_pinned(settings.device))
+    send(connection, Ready())
+    while True:
+        run = orders.runs.get()
+        with logs.bind(job=run.job, attempt=run.attempt):
+            send(connection, Begun())
+            send(connection, _carry_out(bench.frames(run), orders))
+
+
+def _carry_out(frames: Generator[Frame], orders: Orders) -> Frame:
+    """Sends what the recipe yields and returns the last word on the job."""
+    try:
+        with contextlib.closing(frames):
+            for frame in frames:
+                if isinstance(frame, Done):
+                    return frame
+                send(orders.connection, frame)
+                if orders.must_stop():
+                    return Stopped()
+    except ServiceError as error:
+        return Failed(code=error.code, detail=error.detail)
+    except MemoryError:
+        return _out_of_memory()
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, of whichever device
+            return _out_of_memory()
+        log.exception("the recipe failed")
+        return Failed(
+            code="internal_error",
+            detail="The job met an error of Stillroom's own. The worker's log names it.",
+        )
+    raise AssertionError("a recipe ends with Done")
+
+
+def _out_of_memory() -> Failed:
+    return Failed(
+        code="out_of_memory",
+        detail="The device's memory did not hold this job: use a smaller resolution, batch or "
+        "rank, or turn gradient checkpointing on.",
+    )
+
+
+if __name__ == "__main__":
+    main()

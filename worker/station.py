@@ -1,0 +1,135 @@
+"""One device's worker: everything it owns, from its lock to its last word."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+
+from core import bases
+from core.artifacts.store import Store
+from core.config import Settings
+from core.db.engine import Database
+from core.db.models import Worker
+from core.errors import Unavailable
+from core.files.lock import LockFile
+from core.ids import new_id
+from core.jobs.claim import is_claimable
+from core.jobs.reaper import Reaper
+from core.workers import service as workers
+from core.workers.service import BeatAnswer, lock_path
+from worker.device import Device, parse_pinned
+from worker.drain import Drain
+from worker.frames import GoOn
+from worker.heartbeat import Heartbeat
+from worker.link import Link
+from worker.watch import Watch
+
+log = logging.getLogger(__name__)
+
+
+class DeviceTaken(Exception):
+    """Another worker of this home drives the device."""
+
+
+class Station:
+    """``ring`` is how it wakes its own drain; the drain itself runs where Celery runs tasks."""
+
+    def __init__(self, settings: Settings, ring: Callable[[], None]) -> None:
+        self.settings = settings
+        self.ring = ring
+        self.device = parse_pinned(settings.device)
+        self.worker_id = new_id("wrk")
+        self.database = Database.of(settings)
+        self.device_lock = _take_device(settings, self.device)
+        self.lock = _take_own(settings, self.worker_id)
+        self.link = Link(settings, self.lock, self._runner_ready)
+        self.drain = Drain(self._register(), self.link, self.database, Store.of(settings), settings)
+        self.heartbeat = Heartbeat(
+            self.database,
+            settings,
+            self.worker_id,
+            on_answer=self._heard,
+            on_silence=self.link.kill,
+        )
+        self.watch = Watch(settings, self._look)
+        self.reaper = Reaper(self.database, settings)
+        self._bell_pending = threading.Event()
+
+    def start(self) -> None:
+        for part in (self.heartbeat, self.link, self.watch, self.reaper):
+            part.start()
+
+    def work(self) -> None:
+        """The bell was heard: run whatever can be claimed."""
+        self._bell_pending.clear()
+        self.drain.until_empty()
+
+    def stop(self) -> None:
+        """No further claim; what runs goes back to the queue at its next step."""
+        self.drain.stop()
+
+    def close(self) -> None:
+        """Ends the runner, then takes this worker's row and locks away."""
+        for part in (self.watch, self.heartbeat, self.reaper):
+            part.stop()
+        self.link.close()
+        try:
+            with self.database.write() as session:
+                workers.sign_off(session, self.worker_id)
+        except Unavailable:
+            log.warning("could not sign off: the reaper will find the lock free")
+        self.lock.path.unlink(missing_ok=True)
+        self.database.dispose()
+
+    def _register(self) -> Worker:
+        with self.database.write() as session:
+            return workers.register(
+                session,
+                self.settings,
+                worker_id=self.worker_id,
+                pid=os.getpid(),
+                device=self.device.name,
+                role=self.device.role,
+                bases=bases.ids_here(self.settings),
+            )
+
+    def _runner_ready(self) -> None:
+        with self.database.write() as session:
+            workers.set_ready(session, self.worker_id)
+        self.ring()
+
+    def _heard(self, answer: BeatAnswer) -> None:
+        if not answer.known:
+            log.error("this worker was given up for dead: ending, to begin afresh")
+            os._exit(1)  # the runner and the locks go with us; the supervisor starts another
+        self.link.send(GoOn(seconds=self.settings.lease_seconds))
+        self.drain.cancel(answer.cancelled_job_ids)
+
+    def _look(self) -> None:
+        """Somebody wrote to the database, or a while has passed."""
+        try:
+            with self.database.read() as session:
+                claimable = is_claimable(session, self.device.role)
+                cancelled = workers.cancelled_jobs(session, self.worker_id)
+        except Unavailable:
+            return
+        self.drain.cancel(cancelled)
+        if claimable and self.link.ready.is_set() and not self._bell_pending.is_set():
+            self._bell_pending.set()
+            self.ring()
+
+
+def _take_device(settings: Settings, device: Device) -> LockFile | None:
+    """A card belongs to one worker; any number may share the CPU."""
+    if device.name == "cpu":
+        return None
+    lock = LockFile.take(settings.run_path / f"{device.name.replace(':', '-')}.lock")
+    if lock is None:
+        raise DeviceTaken(f"another worker of {settings.root} drives {device.name} already")
+    return lock
+
+
+def _take_own(settings: Settings, worker_id: str) -> LockFile:
+    lock = LockFile.take(lock_path(settings.run_path, worker_id))
+    assert lock is not None, "the name is new"
+    return lock
