@@ -1,0 +1,121 @@
+"""Pictures as training sees them: a few fixed views of each, encoded once.
+
+A view is a crop, mirrored or not. N counts views: view ``v`` of picture ``p`` is row
+``p * views_per_picture + v``.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from core.diffusion import conditioning, latents
+from core.diffusion.components import Components
+from core.diffusion.latents import Moments
+from core.specs import FineTuneSpec
+from core.training import draws
+
+
+@dataclass(frozen=True)
+class View:
+    """A square of ``side`` pixels out of a picture, and what SDXL is told about it.
+
+    ``crop_top_left`` is in the resized picture; of the mirrored one where ``mirrored``.
+    """
+
+    image: Image.Image
+    original_hw: tuple[int, int]
+    crop_top_left: tuple[int, int]
+
+    @property
+    def time_ids(self) -> Tensor:
+        return conditioning.time_ids(
+            original_hw=self.original_hw,
+            crop_top_left=self.crop_top_left,
+            target_hw=(self.image.height, self.image.width),
+        )
+
+
+@dataclass(frozen=True)
+class Examples:
+    """All views of all pictures on the training device."""
+
+    moments: Moments  # of shape (N, C, H, W)
+    time_ids_N6: Tensor
+    pictures: int
+
+    @property
+    def views_per_picture(self) -> int:
+        return len(self.time_ids_N6) // self.pictures
+
+
+EncodedView = tuple[Moments, Tensor]
+"""A view's moments, of batch 1, and its time ids, shape (1, 6)."""
+
+
+def open_picture(path: Path) -> Image.Image:
+    """An RGB picture; what was transparent is white."""
+    with Image.open(path) as file:
+        if not file.has_transparency_data:
+            return file.convert("RGB")
+        picture = file.convert("RGBA")
+    white = Image.new("RGBA", picture.size, "white")
+    return Image.alpha_composite(white, picture).convert("RGB")
+
+
+def views(picture: Image.Image, number: int, spec: FineTuneSpec, side: int) -> Iterator[View]:
+    """The views of picture ``number``: one centre crop or ``crop_variants`` random ones, and with
+    ``flip`` each of them mirrored too."""
+    resized = _resize_shorter_side(picture, side)
+    for top, left in _corners(resized, number, spec, side):
+        crop = resized.crop((left, top, left + side, top + side))
+        yield View(crop, (picture.height, picture.width), (top, left))
+        if spec.flip:
+            mirrored_left = resized.width - left - side
+            yield View(ImageOps.mirror(crop), (picture.height, picture.width), (top, mirrored_left))
+
+
+def encode_views(
+    path: Path, number: int, spec: FineTuneSpec, components: Components, side: int
+) -> list[EncodedView]:
+    """The views of picture ``number``, through the VAE one by one: a batch changes last bits."""
+    return [
+        (latents.encode(components.vae, latents.to_pixels(view.image)[None]), view.time_ids)
+        for view in views(open_picture(path), number, spec, side)
+    ]
+
+
+def gather(encoded: Sequence[EncodedView], pictures: int) -> Examples:
+    """All views as tensors on the device that they were encoded on."""
+    moments = Moments(
+        mean_BCHW=torch.cat([each.mean_BCHW for each, _ in encoded]),
+        std_BCHW=torch.cat([each.std_BCHW for each, _ in encoded]),
+    )
+    time_ids_N6 = torch.cat([ids for _, ids in encoded]).to(moments.mean_BCHW.device)
+    return Examples(moments, time_ids_N6, pictures)
+
+
+def _resize_shorter_side(picture: Image.Image, side: int) -> Image.Image:
+    scale = side / min(picture.size)
+    size = (max(side, round(picture.width * scale)), max(side, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def _corners(
+    resized: Image.Image, number: int, spec: FineTuneSpec, side: int
+) -> Iterator[tuple[int, int]]:
+    """Top and left of each crop."""
+    free_height, free_width = resized.height - side, resized.width - side
+    if spec.crop == "center":
+        yield free_height // 2, free_width // 2
+        return
+    seed = spec.seed or 0
+    for variant in range(spec.crop_variants):
+        ordinal = number * spec.crop_variants + variant
+        yield (
+            draws.choice(seed, "crop top", ordinal, free_height + 1),
+            draws.choice(seed, "crop left", ordinal, free_width + 1),
+        )

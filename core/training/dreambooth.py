@@ -1,0 +1,285 @@
+"""DreamBooth with a LoRA: a handful of pictures and a rare word that comes to mean them.
+
+Needs the base in memory, and as much again for activations. Writes ``FILE_NAME``, ``report.json``
+and the pictures drawn on the way. Prior preservation, captions and resuming are not here yet.
+Ruiz et al., arXiv:2208.12242.
+"""
+
+import json
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from math import ceil
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from core.diffusion import conditioning, latents, lora, noise, sampling
+from core.diffusion.components import Components
+from core.diffusion.conditioning import Conditioning
+from core.diffusion.latents import Moments
+from core.diffusion.lora import Lora
+from core.diffusion.losses import mse_per_sample
+from core.diffusion.noise import ForwardProcess
+from core.errors import OutOfMemory
+from core.files import atomic
+from core.files.atomic import replacing
+from core.specs import MAX_SEED, FineTuneSpec, SampleSpec
+from core.training import data, draws, loop
+from core.training.data import EncodedView, Examples
+from core.training.precision import deterministic_algorithms
+from core.training.report import SamplePicture, StepReport
+
+DEFAULT_STEPS = 500
+GRID_TIMESTEPS = (100, 300, 500, 700, 900)
+"""Of the fixed grid: the middle of each fifth of the process."""
+GRID_PICTURES = 20
+"""The first so many are enough to compare by."""
+GRID_SEED = 0
+"""Not the run's, so that runs compare."""
+
+
+def train(
+    spec: FineTuneSpec, components: Components, pictures: Sequence[Path], out: Path
+) -> Iterator[StepReport]:
+    """Yields at each step, at each denoising step of a sample, and while preparing and checking.
+
+    The components are as they were when the generator ends, however it ends.
+
+    Args:
+        spec: what to do; ``seed`` None counts as 0.
+        components: the base. Only its UNet is trained, by a LoRA beside it.
+        pictures: at least one, of any size.
+        out: folder that the files go to.
+
+    Raises:
+        NonFiniteLoss: names the step.
+        ExportMismatch: the LoRA that was written is not the one that was trained.
+        OutOfMemory: the device has not enough.
+    """
+    try:
+        with (
+            deterministic_algorithms(spec.deterministic),
+            _checkpointing(components.unet, _wants_checkpointing(spec, components.device)),
+        ):
+            yield from _train(spec, components, pictures, out)
+    except torch.OutOfMemoryError as full:
+        raise OutOfMemory(
+            f"{components.device} is out of memory: lower `batch_size` or `resolution`, "
+            "or set `gradient_checkpointing` to true"
+        ) from full
+
+
+def _train(
+    spec: FineTuneSpec, components: Components, pictures: Sequence[Path], out: Path
+) -> Iterator[StepReport]:
+    steps = count_steps(spec, len(pictures))
+    now = StepReport(step=0, steps=steps, message="encoding pictures")
+    side = spec.resolution or components.native_size
+    views: list[EncodedView] = []
+    for number, path in enumerate(pictures):
+        views += data.encode_views(path, number, spec, components, side)
+        yield now
+    course = Course(
+        spec=spec,
+        components=components,
+        examples=data.gather(views, len(pictures)),
+        prompt=conditioning.encode_prompt(components, spec.instance_prompt),
+        process=noise.forward_process(components.scheduler.config, components.device),
+        lora=Lora(components.unet, spec.lora, seed=draws.derived_seed(spec.seed or 0, "lora", 0)),
+    )
+    now = replace(now, message="measuring the base")
+    before = yield from course.fixed_grid_loss(now)
+    losses: list[tuple[int, float]] = []
+    with course.lora.attached(components.unet):
+        for progress in loop.run(list(course.lora.parameters()), course.micro_loss, spec, steps):
+            now = StepReport(
+                step=progress.step,
+                steps=steps,
+                message="training",
+                loss=progress.loss,
+                learning_rate=progress.learning_rate,
+                seconds_per_step=progress.seconds_per_step,
+            )
+            if progress.loss is not None:
+                losses.append((progress.step, progress.loss))
+            yield now
+            if _wants_samples(spec, progress.step, steps):
+                yield from course.draw_samples(replace(now, loss=None), out)
+        now = replace(now, loss=None, message="measuring the LoRA")
+        after = yield from course.fixed_grid_loss(now)
+    now = replace(now, message="checking the export")
+    yield now
+    lora_path, report_path = out / lora.FILE_NAME, out / "report.json"
+    lora.save(course.lora, lora_path, trigger=spec.trigger)
+    lora.check_export(course.lora, lora_path, components)
+    summary = {
+        "base": spec.base,
+        "spec": spec.model_dump(mode="json"),
+        "seed": spec.seed or 0,
+        "steps": steps,
+        "losses": losses,
+        "fixed_grid_loss": {"before": before, "after": after},
+        "seconds_per_step": now.seconds_per_step,
+        "device": str(components.device),
+        "precision": str(components.dtype).removeprefix("torch."),
+        "versions": {name: version(name) for name in ("torch", "diffusers", "transformers")},
+    }
+    atomic.write_text(report_path, json.dumps(summary, indent=2))
+    yield replace(now, message="done", outputs={"lora": lora_path, "report": report_path})
+
+
+def count_steps(spec: FineTuneSpec, pictures: int) -> int:
+    """Optimizer steps of a run; the last step of an epoch may reach into the next."""
+    if spec.epochs is not None:
+        return ceil(spec.epochs * pictures / (spec.batch_size * spec.accumulation))
+    return spec.steps or DEFAULT_STEPS
+
+
+@dataclass(frozen=True)
+class Course:
+    """All that a step needs, on the device."""
+
+    spec: FineTuneSpec
+    components: Components
+    examples: Examples
+    prompt: Conditioning
+    process: ForwardProcess
+    lora: Lora
+
+    def micro_loss(self, step: int, micro: int) -> Tensor:
+        """Mean loss of one micro-batch, a scalar that asks the LoRA for gradients."""
+        spec, seed = self.spec, self.spec.seed or 0
+        first = (step * spec.accumulation + micro) * spec.batch_size
+        ordinals = range(first, first + spec.batch_size)
+        if spec.lora.dropout:
+            # The one draw that torch makes by itself.
+            torch.manual_seed(draws.derived_seed(seed, "dropout", first))
+        rows_B = self._rows(ordinals)
+        shape = tuple(self.examples.moments.mean_BCHW.shape[1:])
+        clean_BCHW = self._moments(rows_B).sample(
+            self._on_device(draws.normal(seed, "posterior", ordinals, shape))
+        )
+        noise_BCHW = self._on_device(draws.normal(seed, "noise", ordinals, shape))
+        timesteps_B = self._on_device(
+            draws.choices(seed, "timestep", ordinals, self.process.timesteps)
+        )
+        return self._losses(clean_BCHW, noise_BCHW, timesteps_B, rows_B).mean()
+
+    def fixed_grid_loss(self, report: StepReport) -> Generator[StepReport, None, float]:
+        """Yields ``report`` now and then; returns the mean loss on a fixed grid.
+
+        The first view of each picture, at its mean, with each of ``GRID_TIMESTEPS`` and noise that
+        is the same in every run. One at a time, so it needs no more memory than a step does.
+        """
+        self.lora.eval()
+        pictures = min(self.examples.pictures, GRID_PICTURES)
+        total = 0.0
+        for cell in range(pictures * len(GRID_TIMESTEPS)):
+            picture, column = divmod(cell, len(GRID_TIMESTEPS))
+            total += self._grid_cell(cell, picture, GRID_TIMESTEPS[column])
+            yield report
+        self.lora.train()
+        return total / (pictures * len(GRID_TIMESTEPS))
+
+    def draw_samples(self, report: StepReport, out: Path) -> Iterator[StepReport]:
+        """Yields at each denoising step, the last time with the pictures; seeds never change."""
+        sample = self.spec.sample
+        assert sample is not None, "only called where samples are wanted"
+        self.lora.eval()
+        report = replace(report, message="sampling")
+        drawn: list[SamplePicture] = []
+        for number, prompt in enumerate(sample.prompts):
+            seed = ((self.spec.seed or 0) + number) % (MAX_SEED + 1)
+            for latents_1CHW in self._denoise(sample, prompt, seed):  # noqa: B007 - the last is it
+                yield report
+            path = out / "samples" / f"step-{report.step:06d}-{number}.png"
+            pixels_1CHW = latents.decode(self.components.vae, latents_1CHW)
+            with replacing(path) as aside:
+                latents.to_image(pixels_1CHW[0]).save(aside, format="PNG")
+            drawn.append(SamplePicture(path, prompt, seed, report.step))
+        self.lora.train()
+        yield replace(report, samples=tuple(drawn))
+
+    @torch.no_grad()
+    def _grid_cell(self, cell: int, picture: int, timestep: int) -> float:
+        rows_B = self._on_device(torch.tensor([picture * self.examples.views_per_picture]))
+        clean_BCHW = self._moments(rows_B).mean_BCHW
+        noise_BCHW = draws.normal(GRID_SEED, "grid", [cell], tuple(clean_BCHW.shape[1:]))
+        timesteps_B = self._on_device(torch.tensor([timestep]))
+        loss_B = self._losses(clean_BCHW, self._on_device(noise_BCHW), timesteps_B, rows_B)
+        return loss_B.item()
+
+    def _denoise(self, sample: SampleSpec, prompt: str, seed: int) -> Iterator[Tensor]:
+        side = self.spec.resolution or self.components.native_size
+        return sampling.denoise(
+            self.components,
+            prompt=conditioning.encode_prompt(self.components, prompt),
+            negative=conditioning.encode_negative(self.components, None),
+            scheduler="euler",
+            steps=sample.steps,
+            guidance=sample.guidance,
+            height=side,
+            width=side,
+            generator=torch.Generator().manual_seed(seed),
+        )
+
+    def _rows(self, ordinals: Sequence[int]) -> Tensor:
+        """The view that each sample shows, shape (B,)."""
+        seed, per_picture = self.spec.seed or 0, self.examples.views_per_picture
+        rows = [
+            draws.example(seed, ordinal, self.examples.pictures) * per_picture
+            + draws.choice(seed, "view", ordinal, per_picture)
+            for ordinal in ordinals
+        ]
+        return self._on_device(torch.tensor(rows))
+
+    def _moments(self, rows_B: Tensor) -> Moments:
+        moments = self.examples.moments
+        return Moments(moments.mean_BCHW[rows_B], moments.std_BCHW[rows_B])
+
+    def _losses(
+        self, clean_BCHW: Tensor, noise_BCHW: Tensor, timesteps_B: Tensor, rows_B: Tensor
+    ) -> Tensor:
+        """The UNet's error for each sample, shape (B,), float32."""
+        dtype, batch = self.components.dtype, len(rows_B)
+        noisy_BCHW = self.process.add_noise(clean_BCHW, noise_BCHW, timesteps_B)
+        predicted_BCHW = self.components.unet(
+            noisy_BCHW.to(dtype),
+            timesteps_B,
+            encoder_hidden_states=self.prompt.text_1LD.expand(batch, -1, -1),
+            added_cond_kwargs={
+                "text_embeds": self.prompt.pooled_1P.expand(batch, -1),
+                "time_ids": self.examples.time_ids_N6[rows_B].to(dtype),
+            },
+        ).sample
+        target_BCHW = self.process.target(clean_BCHW, noise_BCHW, timesteps_B)
+        return mse_per_sample(predicted_BCHW, target_BCHW)
+
+    def _on_device(self, drawn: Tensor) -> Tensor:
+        return drawn.to(self.components.device, non_blocking=True)
+
+
+@contextmanager
+def _checkpointing(unet: UNet2DConditionModel, wanted: bool) -> Iterator[None]:
+    """Inside, activations of the UNet's blocks are computed again in place of being kept."""
+    if wanted:
+        unet.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        if wanted:
+            unet.disable_gradient_checkpointing()
+
+
+def _wants_checkpointing(spec: FineTuneSpec, device: torch.device) -> bool:
+    if spec.gradient_checkpointing == "auto":
+        return device.type == "cuda"
+    return spec.gradient_checkpointing
+
+
+def _wants_samples(spec: FineTuneSpec, step: int, steps: int) -> bool:
+    return spec.sample is not None and (step % spec.sample.every == 0 or step == steps)

@@ -1,0 +1,32 @@
+"""What a recipe yields: where it is, how it goes, what it has made so far."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class SamplePicture:
+    """A picture drawn while training runs, after step ``step``."""
+
+    path: Path
+    prompt: str
+    seed: int
+    step: int
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One look at a run. Whoever iterates may stop at any report by closing the generator.
+
+    ``loss`` is the mean over the steps since it was last read, None when it was not read now;
+    ``seconds_per_step`` is of the steps alone, without preparation, samples and checks.
+    """
+
+    step: int  # 0 while preparing
+    steps: int
+    message: str
+    loss: float | None = None
+    learning_rate: float = 0.0
+    seconds_per_step: float | None = None
+    samples: tuple[SamplePicture, ...] = ()
+    outputs: dict[str, Path] = field(default_factory=dict)  # filled by the last report alone
