@@ -102,7 +102,7 @@ class Image(Base):
 class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
-        Index("ix_jobs_claim", "state", "priority", "kind", "id"),
+        Index("ix_jobs_state_turn_id", "state", "turn", "id"),
         Index("ix_jobs_owner_id", "owner", "id"),
         Index("ix_jobs_worker_id_state", "worker_id", "state"),
     )
@@ -115,6 +115,8 @@ class Job(Base):
     spec: Mapped[dict[str, Any]]
     labels: Mapped[dict[str, Any]]
     priority: Mapped[int] = mapped_column(default=0)
+    turn: Mapped[int]
+    """From priority and kind; the smallest goes first. One number, so that one index serves."""
 
     attempt: Mapped[int] = mapped_column(default=0)
     """The fence: raised by each claim, named by every later write."""

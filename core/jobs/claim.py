@@ -16,8 +16,13 @@ KINDS_OF_ROLE: dict[str, tuple[str, ...]] = {
 }
 """A device's role, set by the operator, and the kinds of job that it takes."""
 
-CLAIM_ORDER = (Job.priority.desc(), Job.kind.desc(), Job.id)
-"""By priority; a picture before a training ("generate" > "fine_tune"); the oldest first."""
+CLAIM_ORDER = (Job.turn, Job.id)
+"""By turn, then the oldest first."""
+
+
+def turn_of(priority: int, kind: str) -> int:
+    """By priority, and of equals a picture before a training: somebody waits for it."""
+    return -2 * priority + (kind != "generate")
 
 
 def claim(session: Session, worker: Worker) -> Job | None:

@@ -12,7 +12,7 @@ from core.db.pages import newest_first
 from core.errors import NotFound, WrongState
 from core.ids import new_id
 from core.jobs.admission import admit, parse, require_room
-from core.jobs.claim import CLAIM_ORDER
+from core.jobs.claim import CLAIM_ORDER, turn_of
 from core.jobs.states import TERMINAL, State, allowed_actions
 from core.jobs.transition import move, record
 
@@ -46,6 +46,7 @@ def submit(
         spec=admitted.spec.model_dump(mode="json"),
         labels=labels or {},
         priority=priority,
+        turn=turn_of(priority, kind),
         progress=progress_of(0, admitted.steps, message="queued"),
         last_seq=1,
     )

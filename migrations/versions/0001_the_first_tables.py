@@ -36,6 +36,7 @@ def upgrade() -> None:
         sa.Column("spec", sa.JSON(), nullable=False),
         sa.Column("labels", sa.JSON(), nullable=False),
         sa.Column("priority", sa.BigInteger(), nullable=False),
+        sa.Column("turn", sa.BigInteger(), nullable=False),
         sa.Column("attempt", sa.BigInteger(), nullable=False),
         sa.Column("worker_id", sa.String(length=40), nullable=True),
         sa.Column("device", sa.String(length=255), nullable=True),
@@ -55,8 +56,8 @@ def upgrade() -> None:
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name="pk_jobs"),
     )
-    op.create_index("ix_jobs_claim", "jobs", ["state", "priority", "kind", "id"])
     op.create_index("ix_jobs_owner_id", "jobs", ["owner", "id"])
+    op.create_index("ix_jobs_state_turn_id", "jobs", ["state", "turn", "id"])
     op.create_index("ix_jobs_worker_id_state", "jobs", ["worker_id", "state"])
 
     op.create_table(
@@ -160,8 +161,8 @@ def downgrade() -> None:
     op.drop_table("workers")
     op.drop_table("keys")
     op.drop_index("ix_jobs_worker_id_state", "jobs")
+    op.drop_index("ix_jobs_state_turn_id", "jobs")
     op.drop_index("ix_jobs_owner_id", "jobs")
-    op.drop_index("ix_jobs_claim", "jobs")
 
     op.drop_table("jobs")
     op.drop_index("ix_datasets_owner", "datasets")

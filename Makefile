@@ -1,0 +1,42 @@
+# Every target makes its own virtual environment first: a machine with Python, git and make is enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+export STILLROOM_HOME ?= $(CURDIR)/var
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: install demo serve check test bench fmt
+.DEFAULT_GOAL := install
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Stillroom needs Python 3.11 or newer: run make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --constraint constraints.txt --editable '.[test,dev]'
+	touch $@
+
+demo: install
+	$(BIN)/stillroom demo
+
+serve: install
+	$(BIN)/stillroom serve
+
+check: install
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: install
+	$(BIN)/pytest
+
+bench: install
+	$(BIN)/pytest -m bench tests/bench
+
+fmt: install
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix

@@ -1,0 +1,64 @@
+"""The migrations make exactly the tables of the models, and can be taken back."""
+
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import inspect
+
+from core.db import migrate
+from core.db.engine import Database
+from core.db.models import Base
+from tests.support.databases import sqlite_url
+
+
+def test_the_migrated_database_is_what_the_models_say(any_database: Database) -> None:
+    with any_database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, Base.metadata) == []
+
+
+def test_down_and_up_again(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path)
+    migrate.upgrade(url)
+    command.downgrade(migrate.alembic_config(url), "base")
+    database = Database(url)
+    assert inspect(database.engine).get_table_names() == ["alembic_version"]
+    migrate.upgrade(url)
+    assert set(inspect(database.engine).get_table_names()) > {"jobs", "events", "artifacts"}
+    database.dispose()
+
+
+def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
+    migrate.upgrade(sqlite_url(tmp_path))
+    before = (tmp_path / "stillroom.db").read_bytes()
+    migrate.upgrade(sqlite_url(tmp_path))
+    assert (tmp_path / "stillroom.db").read_bytes() == before
+
+
+def test_sqlite_keeps_what_it_accepted(database: Database) -> None:
+    with database.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+
+
+def test_a_reader_that_writes_loses_what_it_wrote(database: Database) -> None:
+    from core.owners import service as owners
+
+    with database.read() as session:
+        owners.create(session, owner="ada", name="lost", scopes=["read"])
+    with database.read() as session:
+        assert owners.list_page(session) == ([], None)
+
+
+def test_a_database_that_is_away_is_unavailable() -> None:
+    from core.errors import Unavailable
+    from core.owners import service as owners
+
+    away = Database("postgresql+psycopg://nobody@127.0.0.1:1/none")
+    with pytest.raises(Unavailable, match="does not answer"), away.read() as session:
+        owners.list_page(session)
+    away.dispose()
