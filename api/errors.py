@@ -1,0 +1,189 @@
+"""Refusals as the contract words them: one problem document (RFC 9457) for everything."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from core.errors import BadRequest, Problem, ServiceError, Unprocessable
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+_SHOWN_CHARACTERS = 80
+_CODES = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed"}
+
+
+class UnsupportedMediaType(ServiceError):
+    status, code, title = 415, "unsupported_media_type", "The body is of another type"
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(RequestValidationError, _on_bad_request)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+
+
+def problem(
+    error: ServiceError, request_id: str, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    document: dict[str, Any] = {
+        "type": f"/docs#{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+        "request_id": request_id,
+    }
+    if error.errors:
+        document["errors"] = [vars(each) for each in error.errors]
+    if error.allowed_actions is not None:
+        document["allowed_actions"] = list(error.allowed_actions)
+    if error.retry_after_seconds is not None:
+        document["retry_after"] = error.retry_after_seconds
+    return JSONResponse(
+        document, error.status, {**_headers_of(error), **(headers or {})}, MEDIA_TYPE
+    )
+
+
+def internal(request_id: str) -> JSONResponse:
+    """Says nothing about what went wrong but where to find it in the log."""
+    error = ServiceError(
+        f"Something went wrong here. The server's log has the reason under {request_id}."
+    )
+    return problem(error, request_id)
+
+
+def invalid(error: ValidationError, payload: object, *, under: str) -> Unprocessable:
+    """A model's refusal of ``payload``, with pointers that start at ``under``."""
+    return _unprocessable(
+        [_problem_of(each, payload, under) for each in error.errors(include_url=False)]
+    )
+
+
+def _unprocessable(errors: Sequence[Problem]) -> Unprocessable:
+    more = f" ({len(errors) - 1} more in `errors`)" if len(errors) > 1 else ""
+    return Unprocessable(f"{errors[0].detail}{more}", errors=errors)
+
+
+def _problem_of(detail: Mapping[str, Any], payload: object, under: str) -> Problem:
+    parts = _real_parts(detail["loc"], payload, missing=detail["type"] == "missing")
+    pointer = under + "".join(f"/{_escaped(part)}" for part in parts)
+    name = ".".join(map(str, parts)) or under.lstrip("/") or "the body"
+    return Problem(pointer, detail["type"], _sentence(_printable(name), detail))
+
+
+def _sentence(name: str, detail: Mapping[str, Any]) -> str:
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "missing":
+        return f"`{name}` is missing."
+    if detail["type"] == "extra_forbidden":
+        return f"There is no field `{name}`."
+    return f"`{name}` is {_shown(detail.get('input'))}: {message[:1].lower()}{message[1:]}."
+
+
+def _real_parts(loc: Sequence[Any], payload: Any, *, missing: bool) -> list[Any]:
+    """The steps of ``loc`` that exist in ``payload``; pydantic puts names of types between."""
+    parts: list[Any] = []
+    for part in loc:
+        if _holds(payload, part):
+            payload = payload[part]
+        elif not (missing and part is loc[-1]):
+            continue
+        parts.append(part)
+    return parts
+
+
+def _holds(payload: object, part: object) -> bool:
+    if isinstance(payload, list):
+        return isinstance(part, int) and part < len(payload)
+    return isinstance(payload, dict) and part in payload
+
+
+def _escaped(part: object) -> str:
+    return _printable(str(part)).replace("~", "~0").replace("/", "~1")
+
+
+def _shown(value: object) -> str:
+    text = _printable(json.dumps(value, ensure_ascii=False, default=str))
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
+def _printable(text: str) -> str:
+    """Half a surrogate pair can be sent in JSON, and cannot be sent back."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def request_id_of(request: Request) -> str:
+    return str(request.scope["state"]["request_id"])
+
+
+def _headers_of(error: ServiceError) -> dict[str, str]:
+    headers = {"Cache-Control": "no-store"}
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = 'Bearer realm="stillroom"'
+    if error.status == HTTPStatus.FORBIDDEN:
+        headers["WWW-Authenticate"] = f'Bearer realm="stillroom", error="{error.code}"'
+    if error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    return headers
+
+
+def _on_service_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ServiceError)
+    if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and error.__cause__:
+        log.warning("%s: %s", error.code, error.detail, exc_info=error.__cause__)
+    return problem(error, request_id_of(request))
+
+
+def _on_bad_request(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return problem(_refusal_of(request, error), request_id_of(request))
+
+
+def _refusal_of(request: Request, error: RequestValidationError) -> ServiceError:
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        reason = first.get("ctx", {}).get("error", "it is not JSON")
+        return BadRequest(f"The body is not JSON: {reason}.", code="malformed_json")
+    sent = request.headers.get("Content-Type", "")
+    if first["loc"] == ("body",) and first["type"] != "missing" and "json" not in sent:
+        return UnsupportedMediaType(
+            f"The body came as {_shown(sent)}: send JSON, with Content-Type: application/json."
+        )
+    payloads = {"body": error.body, "query": dict(request.query_params)}
+    return _unprocessable(
+        [
+            _problem_of({**each, "loc": each["loc"][1:]}, payloads.get(each["loc"][0]), "")
+            for each in error.errors()
+        ]
+    )
+
+
+def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
+    """What the framework itself refuses: no such route or method, an unreadable form."""
+    assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, ServiceError):  # our own, caught while the body was read
+        return _on_service_error(request, error.__cause__)
+    title = HTTPStatus(error.status_code).phrase
+    refusal = ServiceError(
+        _own_words(request, error), code=_CODES.get(error.status_code, "refused")
+    )
+    refusal.status, refusal.title = error.status_code, title
+    return problem(refusal, request_id_of(request), error.headers)
+
+
+def _own_words(request: Request, error: HTTPException) -> str:
+    path = _printable(request.url.path)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return f"There is nothing at {path}."
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return f"{path} does not take {request.method}."
+    return str(error.detail)

@@ -1,0 +1,83 @@
+"""The application: routes, refusals, and what lives as long as the server does."""
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import anyio.to_thread
+from fastapi import FastAPI
+
+from api import errors, openapi
+from api.middleware import BodyCap, HostCheck, RequestIds
+from api.routes import artifacts, datasets, docs, health, jobs, keys, models
+from core.artifacts.store import Store
+from core.config import Settings
+from core.db.engine import Database
+from core.jobs.bell import bell_of
+from core.jobs.reaper import Reaper
+from core.owners import service as owners
+
+
+def create_app(settings: Settings) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with ExitStack() as stack:
+            await anyio.to_thread.run_sync(_start, app, settings, stack)
+            yield
+
+    app = FastAPI(
+        title="Stillroom",
+        version=_version(),
+        description="Fine-tunes, distils and runs SSD-1B and its SDXL family.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.settings = settings
+    for routes in (datasets, jobs, artifacts, models, keys, health, docs):
+        app.include_router(routes.router)
+    errors.install(app)
+    openapi.install(app)
+    app.add_middleware(BodyCap, settings=settings)
+    app.add_middleware(HostCheck, settings=settings)
+    app.add_middleware(RequestIds)
+    return app
+
+
+def _start(app: FastAPI, settings: Settings, stack: ExitStack) -> None:
+    """Opens everything; what is opened, ``stack`` closes in reverse."""
+    from core.db.migrate import upgrade  # Alembic is a fifth of our imports, needed once
+
+    settings.prepare()
+    stack.enter_context(_spooling_in(settings.scratch_path))
+    upgrade(settings.effective_database_url)
+    database = Database.of(settings)
+    stack.callback(database.dispose)
+    with database.write() as session:
+        owners.ensure_admin_key(session, settings.admin_key_path)
+    app.state.database = database
+    app.state.store = Store.of(settings)
+    app.state.bell = bell_of(settings)
+    reaper = Reaper(database, settings)
+    reaper.start()
+    stack.callback(reaper.stop)
+
+
+@contextmanager
+def _spooling_in(folder: Path) -> Iterator[None]:
+    """Uploads too large for memory wait in the home, not in a /tmp that may be small or shared."""
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+
+
+def _version() -> str:
+    try:
+        return version("stillroom")
+    except PackageNotFoundError:  # a checkout that was never installed
+        return "0"

@@ -1,0 +1,146 @@
+"""What every request passes first: its id, the name it was sent to, the size of its body."""
+
+import logging
+import re
+import time
+from ipaddress import ip_address
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api import errors
+from core import log as logs
+from core.config import MIB, Settings
+from core.errors import ServiceError, TooLarge, WrongHost
+from core.ids import new_id
+
+log = logging.getLogger(__name__)
+
+JSON_BODY_BYTES = 4 * MIB
+"""Every body but an upload is read into memory whole."""
+_UPLOADS = re.compile(r"/v1/datasets/[^/]+/images/?")
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class RequestIds:
+    """Names each request, answers for what nobody else caught, and logs how it went."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = new_id("req")
+        scope.setdefault("state", {})["request_id"] = request_id
+        answer = _Answer(send, request_id)
+        started = time.monotonic()
+        with logs.bind(request_id=request_id):
+            try:
+                await self.app(scope, receive, answer)
+            except Exception:
+                log.exception("a request failed")
+                if answer.status is not None:
+                    raise  # half an answer is out: only a broken connection says so
+                await errors.internal(request_id)(scope, receive, answer)
+            log.info(
+                "%s %s",
+                scope["method"],
+                scope["path"],
+                extra={
+                    "status": answer.status,
+                    "seconds": round(time.monotonic() - started, 4),
+                },
+            )
+
+
+class _Answer:
+    """Adds the headers that every answer has, and remembers the status."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self.status: int | None = None
+        self._send = send
+        self._request_id = request_id
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self._request_id
+            headers["X-Content-Type-Options"] = "nosniff"
+        await self._send(message)
+
+
+class HostCheck:
+    """Answers only to names it was given, so that no web page can reach it by rebinding a name."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        bound = () if _is_any(settings.host) else (settings.host,)
+        names = (*_LOOPBACK, *bound, *settings.allowed_hosts)
+        self.names = frozenset(name.lower() for name in names)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host = _host_of(scope) if scope["type"] == "http" else None
+        if host is None or host in self.names:
+            await self.app(scope, receive, send)
+            return
+        refusal = WrongHost(
+            f"This server does not answer to {host!r}. Its administrator can add the name to "
+            "STILLROOM_ALLOWED_HOSTS."
+        )
+        await _refuse(refusal, scope, receive, send)
+
+
+class BodyCap:
+    """Counts what arrives, whatever Content-Length says, and stops reading at the cap."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self.upload_bytes = settings.max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        cap = self._cap(scope)
+        refusal = TooLarge(f"The body may have {cap:,} bytes: send fewer files at a time.")
+        declared = Headers(scope=scope).get("Content-Length", "")
+        if declared.isdecimal() and int(declared) > cap:
+            await _refuse(refusal, scope, receive, send)
+            return
+        taken = 0
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > cap:
+                raise refusal
+            return message
+
+        await self.app(scope, counted, send)
+
+    def _cap(self, scope: Scope) -> int:
+        upload = scope["method"] == "POST" and _UPLOADS.fullmatch(scope["path"])
+        return self.upload_bytes if upload else min(JSON_BODY_BYTES, self.upload_bytes)
+
+
+async def _refuse(refusal: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
+    answer = errors.problem(refusal, scope["state"]["request_id"])
+    await answer(scope, receive, send)
+
+
+def _host_of(scope: Scope) -> str:
+    host = Headers(scope=scope).get("Host", "").lower()
+    name = host.rpartition(":")[0] if re.search(r":\d+$", host) else host
+    return name.removeprefix("[").removesuffix("]")
+
+
+def _is_any(host: str) -> bool:
+    """0.0.0.0 and ::, which are places to listen at and no names."""
+    try:
+        return ip_address(host).is_unspecified
+    except ValueError:
+        return False

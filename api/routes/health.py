@@ -1,0 +1,33 @@
+"""Whether the process lives, and whether it can do its work."""
+
+from fastapi import APIRouter
+
+from api.deps import DatabaseDep, StoreDep
+from api.schemas import HealthRead, ReadyRead
+from core.errors import Problem, Unavailable
+from core.workers import service as workers
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/healthz")
+def healthz() -> HealthRead:
+    """The process answers."""
+    return HealthRead(status="ok")
+
+
+@router.get("/readyz")
+def readyz(database: DatabaseDep, store: StoreDep) -> ReadyRead:
+    """Database, store and at least one live worker are there."""
+    with database.read() as session:
+        live = workers.live_workers(session)
+    store.check()
+    if not live:
+        detail = "No worker is ready yet: start one with `stillroom serve` or `stillroom worker`."
+        raise Unavailable(
+            detail,
+            code="no_worker",
+            errors=[Problem("/workers", "no_worker", detail)],
+            retry_after_seconds=1,
+        )
+    return ReadyRead(status="ready", workers=len(live))

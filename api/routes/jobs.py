@@ -1,0 +1,147 @@
+"""Jobs: everything that takes a GPU is one."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import ValidationError
+
+from api import pages
+from api.deps import (
+    BellDep,
+    CursorDep,
+    DatabaseDep,
+    Limit,
+    ReaderDep,
+    SettingsDep,
+    WriterDep,
+)
+from api.errors import invalid
+from api.schemas import ArtifactRead, EventRead, EventsRead, JobCreate, JobRead, Page
+from core.artifacts import service as artifacts
+from core.errors import InsufficientScope, NotAcceptable, Problem, Unprocessable
+from core.jobs import service as jobs
+from core.jobs.states import State
+from core.jobs.transition import events_after
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+@router.post("", status_code=201)
+def submit_job(
+    body: JobCreate,
+    caller: WriterDep,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    bell: BellDep,
+    response: Response,
+) -> JobRead:
+    """Queues a job once every check that needs no GPU has passed."""
+    if body.priority > 0 and "admin" not in caller.scopes:
+        raise InsufficientScope(f"`priority` is {body.priority}: above 0 it takes an admin key.")
+    with database.write() as session:
+        try:
+            job = jobs.submit(
+                session,
+                settings,
+                owner=caller.owner,
+                kind=body.kind,
+                spec=body.spec,
+                name=body.name,
+                priority=body.priority,
+                labels=body.labels,
+            )
+        except ValidationError as error:
+            raise invalid(error, body.spec, under="/spec") from error
+        read = JobRead.of(job, jobs.queue_positions(session, [job]).get(job.id))
+    bell.ring()
+    response.headers["Location"] = f"{router.prefix}/{job.id}"
+    return read
+
+
+@router.get("")
+def list_jobs(
+    caller: ReaderDep,
+    database: DatabaseDep,
+    cursor: CursorDep,
+    limit: Limit = pages.LIMIT,
+    kind: str | None = None,
+    state: State | None = None,
+    label: Annotated[str | None, Query(description="`name:value`.")] = None,
+) -> Page[JobRead]:
+    """Newest first."""
+    with database.read() as session:
+        found, next_cursor = jobs.list_page(
+            session,
+            caller.owner,
+            kind=kind,
+            state=state,
+            label=_label(label),
+            cursor=cursor,
+            limit=limit,
+        )
+        positions = jobs.queue_positions(session, found)
+        return Page(items=JobRead.of_many(found, positions), next_cursor=pages.encoded(next_cursor))
+
+
+@router.get("/{job_id}")
+def read_job(job_id: str, caller: ReaderDep, database: DatabaseDep) -> JobRead:
+    with database.read() as session:
+        job = jobs.get(session, caller.owner, job_id)
+        return JobRead.of(job, jobs.queue_positions(session, [job]).get(job.id))
+
+
+@router.post("/{job_id}/cancel", status_code=202)
+def cancel_job(job_id: str, caller: WriterDep, database: DatabaseDep) -> JobRead:
+    """At once while it waits, at its next step while it runs. Repeating is harmless."""
+    with database.write() as session:
+        job = jobs.cancel(session, caller.owner, job_id)
+        return JobRead.of(job, jobs.queue_positions(session, [job]).get(job.id))
+
+
+@router.get("/{job_id}/events")
+def list_events(
+    job_id: str,
+    caller: ReaderDep,
+    database: DatabaseDep,
+    after: Annotated[int, Query(ge=0, description="The last `seq` you have seen.")] = 0,
+    limit: Limit = pages.LIMIT,
+    accept: Annotated[str, Header()] = "*/*",
+) -> EventsRead:
+    """What happened to a job, oldest first."""
+    if accept.partition(";")[0].strip() == "text/event-stream":
+        raise NotAcceptable("Events come as application/json here: ask for that.")
+    with database.read() as session:
+        jobs.get(session, caller.owner, job_id)
+        events = events_after(session, job_id, after, limit)
+    return EventsRead(
+        items=[EventRead.of(event) for event in events],
+        next_after=events[-1].seq if events else after,
+    )
+
+
+@router.get("/{job_id}/artifacts")
+def list_job_artifacts(
+    job_id: str,
+    caller: ReaderDep,
+    database: DatabaseDep,
+    cursor: CursorDep,
+    limit: Limit = pages.LIMIT,
+) -> Page[ArtifactRead]:
+    """What it made so far, in order of making."""
+    with database.read() as session:
+        job = jobs.get(session, caller.owner, job_id)
+        made, next_cursor = artifacts.list_made_by(session, job.id, cursor=cursor, limit=limit)
+        return Page(
+            items=[ArtifactRead.of(artifact) for artifact in made],
+            next_cursor=pages.encoded(next_cursor),
+        )
+
+
+def _label(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    name, colon, value = text.partition(":")
+    if not name or not colon:
+        detail = f"`label` is {text!r}: write it as name:value."
+        raise Unprocessable(detail, errors=[Problem("/label", "bad_label", detail)])
+    return name, value

@@ -1,0 +1,343 @@
+"""What clients see, in the exact shapes of the contract, and what they send beside job specs."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+
+from core.datasets.captions import MAX_CHARACTERS
+from core.datasets.intake import Item
+from core.datasets.report import Finding, Summary
+from core.db.models import Artifact, Dataset, Event, Image, Job, Key
+from core.owners.service import Scope
+from core.specs import SPECS, NotYet
+
+Row = TypeVar("Row")
+NO_CONTROLS = r"^[^\x00-\x1f\x7f]*$"
+Name = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=200, pattern=NO_CONTROLS, strip_whitespace=True),
+]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[\w./-]+$")]
+LabelValue = Annotated[str, StringConstraints(max_length=255, pattern=NO_CONTROLS)]
+SpecDocument = Annotated[
+    dict[str, Any],
+    WithJsonSchema(
+        {"anyOf": [{"$ref": f"#/components/schemas/{spec.__name__}"} for spec in SPECS.values()]}
+    ),
+]
+
+
+class Sent(BaseModel):
+    """A body. What we do not know is refused by name, never passed over."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Page(BaseModel, Generic[Row]):
+    items: list[Row]
+    next_cursor: str | None
+
+
+class FlawRead(BaseModel):
+    code: str
+    detail: str
+
+
+class FindingRead(FlawRead):
+    images: list[str]
+
+    @classmethod
+    def of(cls, finding: Finding) -> "FindingRead":
+        return cls(code=finding.code, detail=finding.detail, images=finding.images)
+
+
+class ReportRead(BaseModel):
+    ready: bool
+    problems: list[FindingRead]
+    suggestions: list[FindingRead]
+
+
+class DatasetCreate(Sent):
+    name: Name
+    kind: Literal["instance", "captioned"]
+
+
+class DatasetRead(BaseModel):
+    id: str
+    name: str
+    kind: Literal["instance", "captioned"]
+    images: int
+    bytes: int
+    sha256: str | None = Field(description="Of its content. null until a job uses it.")
+    frozen: bool
+    report: ReportRead
+    created_at: datetime
+
+    @classmethod
+    def of(cls, dataset: Dataset, summary: Summary) -> "DatasetRead":
+        return cls(
+            id=dataset.id,
+            name=dataset.name,
+            kind=dataset.kind,
+            images=summary.images,
+            bytes=summary.bytes,
+            sha256=dataset.sha256,
+            frozen=dataset.sha256 is not None,
+            report=ReportRead(
+                ready=summary.report.ready,
+                problems=[FindingRead.of(each) for each in summary.report.problems],
+                suggestions=[FindingRead.of(each) for each in summary.report.suggestions],
+            ),
+            created_at=dataset.created_at,
+        )
+
+
+class ImageRead(BaseModel):
+    id: str
+    filename: str
+    width: int
+    height: int
+    bytes: int = Field(description="As sent.")
+    sha256: str = Field(description="Of the bytes as sent.")
+    caption: str | None
+    problems: list[FlawRead]
+
+    @classmethod
+    def of(cls, image: Image) -> "ImageRead":
+        return cls(
+            id=image.id,
+            filename=image.filename,
+            width=image.width,
+            height=image.height,
+            bytes=image.bytes,
+            sha256=image.sha256,
+            caption=image.caption,
+            problems=[],
+        )
+
+
+class ImageChange(Sent):
+    caption: Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)] | None
+
+
+class ItemRead(BaseModel):
+    filename: str
+    id: str | None
+    kind: Literal["image", "caption", "metadata", "archive", "unknown"]
+    problems: list[FlawRead]
+
+    @classmethod
+    def of(cls, item: Item) -> "ItemRead":
+        return cls(
+            filename=item.filename,
+            id=item.id,
+            kind=item.kind,
+            problems=[FlawRead(code=flaw.code, detail=flaw.detail) for flaw in item.flaws],
+        )
+
+
+class UploadRead(BaseModel):
+    items: list[ItemRead]
+    dataset: DatasetRead
+
+
+class JobCreate(Sent):
+    kind: Literal["fine_tune", "generate"]
+    spec: SpecDocument
+    name: Name | None = None
+    priority: int = Field(0, ge=-100, le=100, description="Higher first. Above 0 needs admin.")
+    labels: Annotated[dict[Label, LabelValue], Field(max_length=16)] = {}
+    webhook: NotYet = None
+    after: NotYet = None
+    deadline_seconds: NotYet = None
+
+
+class ProgressRead(BaseModel):
+    step: int
+    steps: int
+    fraction: float
+    eta_seconds: float | None
+    message: str | None
+
+
+class UsageRead(BaseModel):
+    device_seconds: float
+    queue_seconds: float
+
+
+class JobRead(BaseModel):
+    id: str
+    kind: str
+    state: str
+    name: str | None
+    spec: dict[str, Any]
+    progress: ProgressRead
+    queue_position: int | None = Field(description="From 1, while it waits.")
+    attempt: int
+    priority: int
+    labels: dict[str, str]
+    error: FlawRead | None
+    parent: str | None
+    after: str | None
+    result: dict[str, Any] | None
+    worker: str | None
+    device: str | None
+    usage: UsageRead
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, job: Job, queue_position: int | None) -> "JobRead":
+        return cls(
+            id=job.id,
+            kind=job.kind,
+            state=job.state,
+            name=job.name,
+            spec=job.spec,
+            progress=ProgressRead(**job.progress),
+            queue_position=queue_position,
+            attempt=job.attempt,
+            priority=job.priority,
+            labels=job.labels,
+            error=FlawRead(**job.error) if job.error else None,
+            parent=None,
+            after=None,
+            result=job.result,
+            worker=job.worker_id,
+            device=job.device,
+            usage=UsageRead(device_seconds=job.device_seconds, queue_seconds=job.queue_seconds),
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+        )
+
+    @classmethod
+    def of_many(cls, jobs: Sequence[Job], positions: Mapping[str, int]) -> list["JobRead"]:
+        return [cls.of(job, positions.get(job.id)) for job in jobs]
+
+
+class EventRead(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    seq: int
+    at: datetime
+    type: str
+    attempt: int
+    data: dict[str, Any]
+
+    @classmethod
+    def of(cls, event: Event) -> "EventRead":
+        return cls.model_validate(event)
+
+
+class EventsRead(BaseModel):
+    items: list[EventRead]
+    next_after: int = Field(description="Send it as `after` to go on from here.")
+
+
+class FileRead(BaseModel):
+    path: str
+    bytes: int
+    sha256: str
+
+
+class ArtifactRead(BaseModel):
+    id: str
+    job: str | None
+    kind: str
+    role: str
+    name: str
+    format: str
+    bytes: int
+    sha256: str
+    base: str | None
+    layout: str | None
+    files: list[FileRead]
+    metadata: dict[str, Any]
+    created_at: datetime
+    expires_at: datetime | None
+
+    @classmethod
+    def of(cls, artifact: Artifact) -> "ArtifactRead":
+        return cls(
+            id=artifact.id,
+            job=artifact.job_id,
+            kind=artifact.kind,
+            role=artifact.role,
+            name=artifact.name,
+            format=artifact.format,
+            bytes=artifact.bytes,
+            sha256=artifact.sha256,
+            base=artifact.base,
+            layout=artifact.layout,
+            files=[FileRead.model_validate(file) for file in artifact.files],
+            metadata=artifact.facts,
+            created_at=artifact.created_at,
+            expires_at=artifact.expires_at,
+        )
+
+
+class ModelRead(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    id: str
+    layout: str
+    parameters: int = Field(description="Of the UNet.")
+    native_size: int = Field(description="Pixels a side.")
+    prediction_type: str
+    licence: str
+    available: bool = Field(description="Whether a live worker has it.")
+    why_not: str | None
+
+
+class KeyCreate(Sent):
+    name: Name
+    owner: Name | None = Field(None, description="Whose rows it sees. Default: yours.")
+    scopes: list[Scope] = Field(["read", "write"], min_length=1)
+
+
+class KeyRead(BaseModel):
+    id: str
+    owner: str
+    name: str
+    scopes: list[str]
+    created_at: datetime
+
+    @classmethod
+    def of(cls, key: Key) -> "KeyRead":
+        return cls.model_validate(key, from_attributes=True)
+
+
+class KeyMade(KeyRead):
+    key: str = Field(description="The key itself. It is never shown again.")
+
+
+class HealthRead(BaseModel):
+    status: Literal["ok"]
+
+
+class ReadyRead(BaseModel):
+    status: Literal["ready"]
+    workers: int
+
+
+class ProblemRead(BaseModel):
+    """RFC 9457. `code` is stable; `detail` is a sentence for a person."""
+
+    class ErrorRead(BaseModel):
+        pointer: str
+        code: str
+        detail: str
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: list[ErrorRead] | None = None
+    allowed_actions: list[str] | None = None
+    retry_after: int | None = None

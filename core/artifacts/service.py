@@ -1,0 +1,129 @@
+"""Artifacts: what a job made, as rows that name files in the store."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from core.db.models import Artifact
+from core.db.pages import newest_first, oldest_first
+from core.errors import NotFound
+from core.ids import new_id
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of an artifact: its name inside it, and where the store holds it."""
+
+    path: str
+    bytes: int
+    sha256: str
+    store_key: str
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_many(files: Iterable[StoredFile]) -> str:
+    """Of one file its own; of several that of the sorted lines ``path sha256``."""
+    hashes = {file.path: file.sha256 for file in files}
+    if len(hashes) == 1:
+        return next(iter(hashes.values()))
+    lines = "".join(f"{path} {hashes[path]}\n" for path in sorted(hashes))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def record(
+    session: Session,
+    *,
+    owner: str,
+    job_id: str | None,
+    kind: str,
+    role: str,
+    name: str,
+    format: str,
+    files: Sequence[StoredFile],
+    base: str | None = None,
+    layout: str | None = None,
+    facts: Mapping[str, Any] | None = None,
+    expires_at: datetime | None = None,
+) -> Artifact:
+    """A row for files that are in the store already; it counts once the caller commits."""
+    assert files, "an artifact holds at least one file"
+    artifact = Artifact(
+        id=new_id("art"),
+        owner=owner,
+        job_id=job_id,
+        kind=kind,
+        role=role,
+        name=name,
+        format=format,
+        bytes=sum(file.bytes for file in files),
+        sha256=sha256_of_many(files),
+        base=base,
+        layout=layout,
+        files=[asdict(file) for file in sorted(files, key=lambda file: file.path)],
+        facts=dict(facts or {}),
+        expires_at=expires_at,
+    )
+    session.add(artifact)
+    session.flush()
+    return artifact
+
+
+def get(session: Session, owner: str, artifact_id: str) -> Artifact:
+    artifact = session.get(Artifact, artifact_id)
+    if artifact is None or artifact.owner != owner:
+        raise NotFound(f"There is no artifact {artifact_id!r}.")
+    return artifact
+
+
+def file_of(artifact: Artifact, path: str) -> StoredFile:
+    """The file that the artifact calls ``path``."""
+    for file in files_of(artifact):
+        if file.path == path:
+            return file
+    raise NotFound(f"Artifact {artifact.id} holds no file {path!r}.")
+
+
+def files_of(artifact: Artifact) -> list[StoredFile]:
+    return [StoredFile(**file) for file in artifact.files]
+
+
+def list_page(
+    session: Session,
+    owner: str,
+    *,
+    job: str | None = None,
+    kind: str | None = None,
+    role: str | None = None,
+    cursor: str | None = None,
+    limit: int = 50,
+) -> tuple[list[Artifact], str | None]:
+    """Newest first."""
+    query = select(Artifact).where(Artifact.owner == owner)
+    wanted = ((Artifact.job_id, job), (Artifact.kind, kind), (Artifact.role, role))
+    for column, value in wanted:
+        if value is not None:
+            query = query.where(column == value)
+    return newest_first(session, query, Artifact.id, cursor=cursor, limit=limit)
+
+
+def list_made_by(
+    session: Session, job_id: str, *, cursor: str | None = None, limit: int = 50
+) -> tuple[list[Artifact], str | None]:
+    """What one job made, in order of making."""
+    query = select(Artifact).where(Artifact.job_id == job_id)
+    return oldest_first(session, query, Artifact.id, cursor=cursor, limit=limit)
+
+
+def discard_made_by(session: Session, job_id: str) -> None:
+    """Takes away the rows of what a job made. Delete the files once this is committed."""
+    session.execute(delete(Artifact).where(Artifact.job_id == job_id))

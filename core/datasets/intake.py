@@ -1,0 +1,253 @@
+"""An upload, file by file: pictures cleaned and stored, captions matched, refusals explained.
+
+Pixels are unpacked and stored outside any transaction; the rows that name them follow in one.
+"""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Literal
+
+from sqlalchemy.orm import Session
+
+from core.artifacts.store import Store
+from core.config import Settings
+from core.datasets import archives, captions, pictures, service
+from core.datasets.captions import Caption, Names, NoSuchPicture
+from core.datasets.pictures import Picture
+from core.datasets.refusal import Flaw, Refused
+from core.db.engine import Database
+from core.db.models import Image
+from core.errors import NoUsableFile, Problem
+from core.ids import new_id
+
+Kind = Literal["image", "caption", "metadata", "archive", "unknown"]
+MAX_FLAWS = 20
+"""Told of one file; a long table of captions may be wrong in every line."""
+_MAX_NAME = 255
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One file as sent. ``filename`` is text, whatever it looks like."""
+
+    filename: str
+    content: BinaryIO
+
+
+@dataclass
+class Item:
+    """What became of one file. ``id`` is that of its picture."""
+
+    place: int
+    """Of the upload it came in, from 0."""
+    filename: str
+    kind: Kind = "unknown"
+    id: str | None = None
+    flaws: list[Flaw] = field(default_factory=list)
+    used: bool = False
+
+    def flaw(self, flaw: Flaw) -> None:
+        if len(self.flaws) < MAX_FLAWS:
+            self.flaws.append(flaw)
+
+
+def receive(
+    database: Database,
+    store: Store,
+    settings: Settings,
+    *,
+    owner: str,
+    dataset_id: str,
+    uploads: Sequence[Upload],
+) -> list[Item]:
+    """Takes what can be taken, in order; a bad file is told of and the rest goes on.
+
+    Raises:
+        NotFound, DatasetFrozen: of the dataset.
+        NoUsableFile: nothing at all could be taken.
+    """
+    with database.read() as session:
+        dataset = service.get_changeable(session, owner, dataset_id)
+        known = service.images_of(session, dataset)
+    with tempfile.TemporaryDirectory(dir=settings.scratch_path) as scratch:
+        batch = _Batch(store, settings, dataset_id, known, Path(scratch))
+        with batch.kept_if_recorded():
+            for place, upload in enumerate(uploads):
+                batch.take(place, shown(upload.filename) or f"file-{place}", upload.content)
+            batch.match_captions()
+            batch.require_some_use()
+            with database.write() as session:
+                batch.record(session, owner)
+    return batch.items
+
+
+def shown(name: str) -> str:
+    """A client's name made fit to be shown and kept: printable, and its end when it is long."""
+    printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    return printable[-_MAX_NAME:] if PurePosixPath(printable).name else ""
+
+
+class _Batch:
+    """One upload under way."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        dataset_id: str,
+        known: Sequence[Image],
+        scratch: Path,
+    ) -> None:
+        self.items: list[Item] = []
+        self._store = store
+        self._settings = settings
+        self._dataset_id = dataset_id
+        self._scratch = scratch
+        self._known = known
+        self._ids = {image.sha256: image.id for image in known}
+        self._new: dict[str, Image] = {}
+        self._named: list[tuple[str, str]] = []
+        self._texts: list[tuple[Item, Caption]] = []
+        self._captions: dict[str, str] = {}
+
+    def take(self, place: int, filename: str, content: BinaryIO, *, inside: bool = False) -> None:
+        """Finds out what a file is, by its content first, and keeps it."""
+        item = self._item(place, filename)
+        head = content.read(pictures.HEAD_BYTES)
+        content.seek(0)
+        try:
+            if archives.is_unsafe(filename):
+                raise Refused("unsafe_path", f"{filename!r} leads out of its folder: rename it.")
+            if pictures.format_of(head):
+                item.kind = "image"
+                self._take_picture(item, content)
+            elif archives.is_zip(head):
+                item.kind = "archive"
+                self._take_archive(item, content, inside)
+            else:
+                self._take_words(item, content, head)
+        except Refused as refused:
+            item.flaw(refused.flaw)
+
+    def match_captions(self) -> None:
+        sent = Names(self._named)
+        there = Names((image.filename, image.id) for image in self._known)
+        for item, caption in self._texts:
+            try:
+                self._captions[captions.image_for(caption, sent, there)] = caption.text
+                item.used = True
+            except NoSuchPicture as error:
+                item.flaw(Flaw(error.code, str(error)))
+
+    def require_some_use(self) -> None:
+        if any(item.used for item in self.items):
+            return
+        errors = [
+            Problem(f"/files/{item.place}", flaw.code, flaw.detail)
+            for item in self.items
+            for flaw in item.flaws
+        ]
+        count = len({item.place for item in self.items})
+        raise NoUsableFile(
+            f"None of the {count} files can be used: {errors[0].detail}"
+            if errors
+            else "There is no file to use in this upload: send pictures in the field `files`.",
+            errors=errors,
+        )
+
+    def record(self, session: Session, owner: str) -> None:
+        """The rows, once nobody else can have sent the same bytes or frozen the dataset."""
+        dataset = service.get_changeable(session, owner, self._dataset_id)
+        there = {image.sha256: image.id for image in service.images_of(session, dataset)}
+        meanwhile = {self._new[sha].id: there[sha] for sha in self._new.keys() & there.keys()}
+        for item in self.items:
+            if item.id in meanwhile:
+                item.id = meanwhile[item.id]
+                item.flaw(_already_there(item.filename))
+        fresh = [image for image in self._new.values() if image.id not in meanwhile]
+        service.add_images(session, fresh)
+        texts = {meanwhile.get(id, id): text for id, text in self._captions.items()}
+        service.set_captions(session, texts)
+        self._new = {sha: image for sha, image in self._new.items() if image.id in meanwhile}
+
+    @contextmanager
+    def kept_if_recorded(self) -> Iterator[None]:
+        """Takes files that no row names out of the store again, however the block ends."""
+        try:
+            yield
+        finally:
+            for image in self._new.values():
+                self._store.delete(image.store_key)
+
+    def _item(self, place: int, filename: str) -> Item:
+        item = Item(place, filename)
+        self.items.append(item)
+        return item
+
+    def _take_picture(self, item: Item, content: BinaryIO) -> None:
+        target = self._scratch / "picture.png"
+        picture = pictures.clean(content, item.filename, self._settings, target)
+        there = self._ids.get(picture.sha256)
+        if there is None:
+            item.id = self._keep(item, picture)
+        else:
+            item.id = there
+            item.flaw(_already_there(item.filename))
+        item.used = True
+        self._named.append((item.filename, item.id))
+
+    def _keep(self, item: Item, picture: Picture) -> str:
+        if len(self._ids) >= self._settings.max_dataset_images:
+            raise Refused(
+                "dataset_full",
+                f"{item.filename} is one too many: {self._settings.max_dataset_images:,} pictures "
+                "are the most.",
+            )
+        image_id = new_id("img")
+        image = Image(
+            id=image_id,
+            dataset_id=self._dataset_id,
+            filename=item.filename,
+            width=picture.width,
+            height=picture.height,
+            bytes=picture.bytes,
+            sha256=picture.sha256,
+            store_key=f"datasets/{self._dataset_id}/{image_id}.png",
+        )
+        self._new[picture.sha256] = image
+        self._store.put_file(image.store_key, picture.path)
+        self._ids[picture.sha256] = image_id
+        return image_id
+
+    def _take_archive(self, item: Item, content: BinaryIO, inside: bool) -> None:
+        if inside:
+            raise Refused("nested_archive", f"{item.filename} is a zip in a zip: unpack it first.")
+        for member in archives.members(content, item.filename, self._settings):
+            name = shown(f"{item.filename}/{member.name}")
+            if member.content is not None:
+                self.take(item.place, name, member.content, inside=True)
+            elif member.flaw:
+                self._item(item.place, name).flaw(member.flaw)
+
+    def _take_words(self, item: Item, content: BinaryIO, head: bytes) -> None:
+        """Text has no signature: here the name decides."""
+        name = PurePosixPath(item.filename)
+        if name.suffix.lower() == ".txt":
+            item.kind = "caption"
+            self._texts.append((item, captions.read_text(content, item.filename)))
+        elif name.name.lower() == "metadata.jsonl":
+            item.kind = "metadata"
+            for line in captions.read_table(content, item.filename):
+                if isinstance(line, Refused):
+                    item.flaw(line.flaw)
+                else:
+                    self._texts.append((item, line))
+        else:
+            raise pictures.refuse_unknown(head, item.filename)
+
+
+def _already_there(filename: str) -> Flaw:
+    return Flaw("already_there", f"The dataset holds the picture in {filename} already.")
