@@ -17,6 +17,7 @@ from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, cast
+from urllib.parse import quote
 
 import httpx
 
@@ -52,7 +53,8 @@ class ApiError(ClientError):
         self.code: str = problem.get("code", "unknown")
         self.detail: str = problem.get("detail") or f"The server answered {self.status}."
         self.errors: list[dict[str, str]] = problem.get("errors") or []
-        super().__init__("\n".join([self.detail, *map(_where, self.errors)]))
+        further = [error for error in self.errors if error.get("detail") != self.detail]
+        super().__init__("\n".join([self.detail, *map(_where, further)]))
 
 
 def _where(error: Mapping[str, str]) -> str:
@@ -124,17 +126,17 @@ class Client:
                 ("files", (name, stack.enter_context(path.open("rb")), "application/octet-stream"))
                 for name, path in batch
             ]
-            answer = self._call("POST", f"/v1/datasets/{dataset_id}/images", files=files)
+            answer = self._call("POST", _path("/v1/datasets", dataset_id, "images"), files=files)
         return cast(Upload, answer)
 
     def list_datasets(self) -> Iterator[Dataset]:
         return cast(Iterator[Dataset], self._list("/v1/datasets"))
 
     def dataset(self, dataset_id: str) -> Dataset:
-        return cast(Dataset, self._get(f"/v1/datasets/{dataset_id}"))
+        return cast(Dataset, self._get(_path("/v1/datasets", dataset_id)))
 
     def list_images(self, dataset_id: str) -> Iterator[dict[str, Any]]:
-        return self._list(f"/v1/datasets/{dataset_id}/images")
+        return self._list(_path("/v1/datasets", dataset_id, "images"))
 
     # Jobs
 
@@ -153,15 +155,15 @@ class Client:
         return cast(Iterator[Job], self._list("/v1/jobs", kind=kind, state=state))
 
     def job(self, job_id: str) -> Job:
-        return cast(Job, self._get(f"/v1/jobs/{job_id}"))
+        return cast(Job, self._get(_path("/v1/jobs", job_id)))
 
     def cancel(self, job_id: str) -> Job:
-        return cast(Job, self._post(f"/v1/jobs/{job_id}/cancel"))
+        return cast(Job, self._post(_path("/v1/jobs", job_id, "cancel")))
 
     def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
         """What happened to a job since event ``after``, oldest first."""
         while True:
-            page = self._get(f"/v1/jobs/{job_id}/events", after=after, limit=PAGE)["items"]
+            page = self._get(_path("/v1/jobs", job_id, "events"), after=after, limit=PAGE)["items"]
             yield from page
             if len(page) < PAGE:
                 return
@@ -195,7 +197,7 @@ class Client:
 
     def artifacts_of(self, job_id: str) -> Iterator[Artifact]:
         """In the order of their making."""
-        return cast(Iterator[Artifact], self._list(f"/v1/jobs/{job_id}/artifacts"))
+        return cast(Iterator[Artifact], self._list(_path("/v1/jobs", job_id, "artifacts")))
 
     # Artifacts
 
@@ -207,7 +209,7 @@ class Client:
         return cast(Iterator[Artifact], found)
 
     def artifact(self, artifact_id: str) -> Artifact:
-        return cast(Artifact, self._get(f"/v1/artifacts/{artifact_id}"))
+        return cast(Artifact, self._get(_path("/v1/artifacts", artifact_id)))
 
     def download(self, artifact: str | Artifact, path: Path) -> Path:
         """Puts an artifact at ``path``: whole and with the hash of its row, or not at all."""
@@ -216,7 +218,7 @@ class Client:
         with replacing(path) as aside:
             with (
                 aside.open("wb") as file,
-                self._stream(f"/v1/artifacts/{row['id']}/content") as chunks,
+                self._stream(_path("/v1/artifacts", row["id"], "content")) as chunks,
             ):
                 for chunk in chunks:
                     digest.update(chunk)
@@ -244,7 +246,7 @@ class Client:
         return self._list("/v1/keys")
 
     def delete_key(self, key_id: str) -> None:
-        self._send("DELETE", f"/v1/keys/{key_id}")
+        self._send("DELETE", _path("/v1/keys", key_id))
 
     def healthz(self) -> dict[str, Any]:
         return self._get("/healthz")
@@ -308,6 +310,11 @@ class Client:
             raise NoAnswer(f"The server at {self.url} does not answer in time.") from error
         except httpx.TransportError as error:
             raise NoAnswer(f"The connection to {self.url} broke: {error}.") from error
+
+
+def _path(collection: str, name: str, *rest: str) -> str:
+    """``/v1/jobs/job_…/events``; whatever ``name`` holds, it stays one segment."""
+    return "/".join([collection, quote(name, safe=""), *rest])
 
 
 def _host_of(url: str) -> str:

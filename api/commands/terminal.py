@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -17,7 +18,7 @@ def say(sentence: str) -> None:
 
 def line(*cells: object) -> None:
     """One result, cells apart by tabs."""
-    out.print("\t".join(map(_text, cells)), markup=False, soft_wrap=True)
+    typer.echo("\t".join(map(_text, cells)))  # rich would turn the tabs into spaces
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -51,10 +51,10 @@ def _enlarged(tile: Tile) -> Image.Image:
 def _write(
     sheet: Image.Image, place: tuple[int, int], text: str, width: int, *, size: float
 ) -> None:
-    """One line, smaller where it would not fit."""
-    pen = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(size)
-    length = pen.textlength(text, font)
-    if length > width:
-        font = ImageFont.load_default(size * width / length)
-    pen.text(place, text, fill=INK, font=font)
+    """One line, cut where it would not fit."""
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size)
+    shown = text
+    while pen.textlength(shown, font) > width:
+        text = text[:-1]
+        shown = f"{text}..."
+    pen.text(place, shown, fill=INK, font=font)

@@ -1,0 +1,336 @@
+"""The client over a real socket: against the API, and against a server that misbehaves."""
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api import client as client_module
+from api.client import ApiError, Client, ClientError, DamagedDownload, NoAnswer
+from api.demo import subject
+from tests.api.live import Answer, Live, answering, free_port, serving_api
+
+BASE = "nano-ssd-1b"
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with serving_api(tmp_path_factory.mktemp("home")) as server:
+        yield server
+
+
+@pytest.fixture
+def client(live: Live) -> Iterator[Client]:
+    with Client(live.url, live.key) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return subject.save_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture
+def dataset(client: Client, pictures: list[Path]) -> str:
+    made = client.create_dataset("robot")
+    client.upload(made["id"], pictures)
+    return made["id"]
+
+
+def fine_tune_spec(dataset: str, **more: Any) -> dict[str, Any]:
+    spec = {"base": BASE, "dataset": dataset, "instance_prompt": subject.PROMPT, "steps": 3}
+    return spec | more
+
+
+# Against the API
+
+
+def test_health_needs_no_key(live: Live) -> None:
+    with Client(live.url) as stranger:
+        assert stranger.healthz()
+
+
+def test_readyz_refuses_while_no_worker_lives(client: Client) -> None:
+    with pytest.raises(ApiError) as refused:
+        client.readyz()
+    assert refused.value.status == 503
+
+
+def test_folder_is_uploaded_without_its_hidden_files(
+    client: Client, pictures: list[Path], tmp_path: Path
+) -> None:
+    for picture in pictures:
+        (tmp_path / picture.name).write_bytes(picture.read_bytes())
+    (tmp_path / ".hidden.png").write_bytes(b"not for anybody")
+    made = client.create_dataset("folder")
+    answer = client.upload(made["id"], [tmp_path])
+    assert [item["filename"] for item in answer["items"]] == [path.name for path in pictures]
+    assert all(item["id"] for item in answer["items"])
+    assert answer["dataset"]["images"] == client.dataset(made["id"])["images"] == 5
+
+
+def test_zip_is_uploaded_as_its_members(client: Client, pictures: list[Path]) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for picture in pictures:
+            archive.write(picture, picture.name)
+    path = pictures[0].with_name("robot.zip")
+    path.write_bytes(packed.getvalue())
+    made = client.create_dataset("zipped")
+    answer = client.upload(made["id"], [path])
+    names = [item["filename"] for item in answer["items"] if item["kind"] == "image"]
+    assert names == [f"robot.zip/{picture.name}" for picture in pictures]
+
+
+def test_second_upload_of_the_same_pictures_adds_nothing(
+    client: Client, dataset: str, pictures: list[Path]
+) -> None:
+    answer = client.upload(dataset, pictures)
+    assert answer["dataset"]["images"] == 5
+    assert all(item["problems"][0]["code"] == "already_there" for item in answer["items"])
+
+
+def test_many_files_travel_in_several_requests(
+    client: Client, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "FILES_A_REQUEST", 2)
+    made = client.create_dataset("batches")
+    answer = client.upload(made["id"], pictures)
+    assert len(answer["items"]) == answer["dataset"]["images"] == 5
+
+
+def test_caption_travels_with_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "FILES_A_REQUEST", 1)
+    names = ["b.txt", "metadata.jsonl", "a.png", "b.png", "a.txt"]
+    files = [(name, tmp_path / name) for name in names]
+    sent = [[name for name, _ in batch] for batch in client_module._batches(files)]
+    assert sent == [["a.png", "a.txt", "metadata.jsonl"], ["b.txt", "b.png", "metadata.jsonl"]]
+
+
+def test_nothing_to_upload_is_said_before_anything_is_sent(client: Client, tmp_path: Path) -> None:
+    with pytest.raises(ClientError, match="No file to upload"):
+        client.upload("dst_any", [tmp_path])
+    with pytest.raises(ClientError, match="There is no file or folder"):
+        client.upload("dst_any", [tmp_path / "absent.png"])
+
+
+def test_text_file_named_jpg_is_refused_with_a_sentence(client: Client, tmp_path: Path) -> None:
+    (tmp_path / "dog.jpg").write_text("I am no dog")
+    made = client.create_dataset("dog")
+    with pytest.raises(ApiError) as refused:
+        client.upload(made["id"], [tmp_path / "dog.jpg"])
+    assert (refused.value.status, refused.value.code) == (422, "no_usable_file")
+    assert refused.value.errors[0]["pointer"] == "/files/0"
+    assert "/files/0" in str(refused.value)
+
+
+def test_lists_are_read_page_after_page(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [client.create_dataset(f"page {number}")["id"] for number in range(5)]
+    monkeypatch.setattr(client_module, "PAGE", 2)
+    listed = [dataset["id"] for dataset in client.list_datasets()]
+    assert [one for one in listed if one in made] == made[::-1]
+    assert len(listed) == len(set(listed))
+
+
+def test_images_of_a_dataset_are_listed(client: Client, dataset: str) -> None:
+    images = list(client.list_images(dataset))
+    assert {image["filename"] for image in images} == {f"robot-{n}.png" for n in range(1, 6)}
+    assert all((image["width"], image["height"]) == (256, 256) for image in images)
+
+
+def test_submitted_job_is_queued_then_cancelled(client: Client, dataset: str) -> None:
+    job = client.fine_tune(fine_tune_spec(dataset), name="mine", labels={"for": "a test"})
+    assert (job["kind"], job["state"], job["name"]) == ("fine_tune", "queued", "mine")
+    assert job["spec"]["seed"] is not None
+    assert job["id"] in [listed["id"] for listed in client.list_jobs(state="queued")]
+    client.cancel(job["id"])
+    ended, events = list(client.watch(job["id"]))[-1]
+    assert ended["state"] == client.wait(job["id"])["state"] == "cancelled"
+    states = [event["data"]["state"] for event in events if event["type"] == "state"]
+    assert states == ["queued", "cancelled"]
+
+
+def test_events_after_a_number_are_the_later_ones(client: Client, dataset: str) -> None:
+    job = client.fine_tune(fine_tune_spec(dataset))
+    client.cancel(job["id"])
+    everything = list(client.events(job["id"]))
+    assert [event["seq"] for event in everything] == list(range(1, len(everything) + 1))
+    assert list(client.events(job["id"], after=1)) == everything[1:]
+
+
+def test_events_are_read_page_after_page(
+    client: Client, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = client.fine_tune(fine_tune_spec(dataset))
+    client.cancel(job["id"])
+    everything = list(client.events(job["id"]))
+    monkeypatch.setattr(client_module, "PAGE", 1)
+    assert list(client.events(job["id"])) == everything
+
+
+def test_generate_is_submitted(client: Client) -> None:
+    job = client.generate({"base": BASE, "prompt": "a robot"})
+    assert (job["kind"], job["state"]) == ("generate", "queued")
+    client.cancel(job["id"])
+
+
+def test_refusal_names_the_field(client: Client, dataset: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        client.fine_tune(fine_tune_spec(dataset, lora={"rank": 0}))
+    assert refused.value.status == 422
+    assert "rank" in refused.value.errors[0]["pointer"]
+
+
+@pytest.mark.parametrize("missing", ["job", "dataset", "artifact"])
+def test_missing_row_is_not_found(client: Client, missing: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        getattr(client, missing)("nothing_of_that_id")
+    assert (refused.value.status, refused.value.code) == (404, "not_found")
+
+
+def test_job_without_artifacts_lists_none(client: Client, dataset: str) -> None:
+    job = client.fine_tune(fine_tune_spec(dataset))
+    assert list(client.artifacts_of(job["id"])) == []
+    assert list(client.list_artifacts(job=job["id"])) == []
+    client.cancel(job["id"])
+
+
+def test_models_are_listed(client: Client) -> None:
+    assert {"ssd-1b", "sdxl", "vega", "nano-sdxl", BASE} <= {m["id"] for m in client.list_models()}
+
+
+def test_key_opens_until_it_is_deleted(live: Live, client: Client) -> None:
+    made = client.create_key("for a test", owner="somebody", scopes=["read"])
+    with Client(live.url, made["key"]) as reader:
+        assert list(reader.list_datasets()) == []
+        with pytest.raises(ApiError) as refused:
+            reader.create_dataset("not allowed")
+        assert refused.value.code == "insufficient_scope"
+        assert made["id"] in [key["id"] for key in client.list_keys()]
+        client.delete_key(made["id"])
+        with pytest.raises(ApiError) as gone:
+            list(reader.list_datasets())
+        assert gone.value.status == 401
+
+
+def test_wrong_key_is_refused(live: Live) -> None:
+    with Client(live.url, "stillroom_wrong") as stranger, pytest.raises(ApiError) as refused:
+        stranger.list_models()
+    assert refused.value.status == 401
+
+
+# Against nobody, and against servers that misbehave
+
+
+def test_nobody_there_is_said_in_a_sentence() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with Client(url) as client, pytest.raises(NoAnswer) as silence:
+        client.healthz()
+    assert str(silence.value) == f"No server answers at {url}: start one with `stillroom serve`."
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8400", "localhost:8400", "ftp://x", "http://", "", "x"])
+def test_address_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ClientError, match="no server's address"):
+        Client(url)
+
+
+def test_proxy_of_the_user_is_not_asked_for_loopback(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    with Client(live.url) as client:
+        assert client.healthz()
+
+
+def test_another_kind_of_server_is_noticed() -> None:
+    with (
+        answering(lambda path: (200, b"<html>It works</html>")) as url,
+        Client(url) as client,
+        pytest.raises(ClientError, match="not as a Stillroom server"),
+    ):
+        client.healthz()
+
+
+def test_refusal_without_a_document_still_has_its_status() -> None:
+    with (
+        answering(lambda path: (502, b"Bad gateway")) as url,
+        Client(url) as client,
+        pytest.raises(ApiError, match="answered 502") as refused,
+    ):
+        client.healthz()
+    assert refused.value.status == 502
+
+
+def an_artifact(content: bytes) -> Any:
+    return {"id": "art_1", "name": "x.bin", "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def test_download_arrives_whole(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5000
+
+    def answer(path: str) -> Answer:
+        return (200, content if path.endswith("/content") else an_artifact(content))
+
+    with answering(answer) as url, Client(url) as client:
+        path = client.download("art_1", tmp_path / "deep" / "x.bin")
+    assert path.read_bytes() == content
+
+
+def test_damaged_download_leaves_what_was_there(tmp_path: Path) -> None:
+    there = tmp_path / "x.bin"
+    there.write_bytes(b"from yesterday")
+    with (
+        answering(lambda path: (200, b"flipped bits")) as url,
+        Client(url) as client,
+        pytest.raises(DamagedDownload, match="arrived damaged"),
+    ):
+        client.download(an_artifact(b"the real bytes"), there)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.bin"]
+    assert there.read_bytes() == b"from yesterday"
+
+
+def test_refused_download_carries_the_problem(tmp_path: Path) -> None:
+    problem = {"status": 404, "code": "not_found", "detail": "There is no artifact 'art_1'."}
+    with (
+        answering(lambda path: (404, problem)) as url,
+        Client(url) as client,
+        pytest.raises(ApiError, match="There is no artifact"),
+    ):
+        client.download(an_artifact(b""), tmp_path / "x.bin")
+    assert list(tmp_path.iterdir()) == []
+
+
+def a_watched_job(state: str) -> Any:
+    return {"id": "job_1", "state": state}
+
+
+def test_watch_waits_for_a_server_that_is_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "POLL_SECONDS", 0.01)
+    looks = iter([(200, a_watched_job("running")), (503, {}), (200, a_watched_job("succeeded"))])
+
+    def answer(path: str) -> Answer:
+        return (200, {"items": []}) if "/events" in path else next(looks)
+
+    with answering(answer) as url, Client(url) as client:
+        states = [job["state"] for job, _ in client.watch("job_1")]
+    assert states == ["running", "succeeded"]
+
+
+def test_watch_gives_up_when_its_patience_ends() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with Client(url, patience_seconds=0.1) as client, pytest.raises(NoAnswer):
+        client.wait("job_1")
+
+
+def test_watch_does_not_wait_for_what_will_not_pass() -> None:
+    with (
+        answering(lambda path: (404, {"detail": "There is no job."})) as url,
+        Client(url) as client,
+        pytest.raises(ApiError, match="There is no job"),
+    ):
+        client.wait("job_1")
