@@ -1,5 +1,8 @@
 """`python -m api`: the front end alone, on the address that the settings name."""
 
+import signal
+import sys
+
 import uvicorn
 
 from api.main import create_app
@@ -12,6 +15,7 @@ OPEN_REQUESTS_SECONDS = 5
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn ends, then raises it anew
     die_with_parent()
     settings = Settings()
     log.configure(settings.log_level)

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from core.errors import BadRequest, Problem, ServiceError, Unprocessable
 
@@ -177,7 +178,17 @@ def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
         _own_words(request, error), code=_CODES.get(error.status_code, "refused")
     )
     refusal.status, refusal.title = error.status_code, title
-    return problem(refusal, request_id_of(request), error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods_at(request))
+    return problem(refusal, request_id_of(request), headers)
+
+
+def _methods_at(request: Request) -> list[str]:
+    """Of every route at this path; the framework would name those of the first alone."""
+    routes: Sequence[Route] = request.app.state.routes
+    matching = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for route in matching for method in route.methods or ()})
 
 
 def _own_words(request: Request, error: HTTPException) -> str:

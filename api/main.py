@@ -37,8 +37,10 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings
-    for routes in (datasets, jobs, artifacts, models, keys, health, docs):
-        app.include_router(routes.router)
+    routers = [each.router for each in (datasets, jobs, artifacts, models, keys, health, docs)]
+    for router in routers:
+        app.include_router(router)
+    app.state.routes = [route for router in routers for route in router.routes]
     errors.install(app)
     openapi.install(app)
     app.add_middleware(BodyCap, settings=settings)

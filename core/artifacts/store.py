@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import obstore
 from obstore.exceptions import BaseError
@@ -34,10 +35,13 @@ class Store:
         folder = settings.blobs_path
         return cls(LocalStore(folder, mkdir=True, automatic_cleanup=True), folder)
 
-    def put_file(self, key: str, path: Path) -> None:
-        """Copies ``path`` to ``key``: whole or not at all, and on the disk when this returns."""
+    def put_file(self, key: str, source: Path | IO[bytes]) -> None:
+        """Copies ``source`` to ``key``: whole or not at all, and on the disk when this returns.
+
+        An open file is copied from where it stands.
+        """
         with _away_is_unavailable():
-            obstore.put(self._objects, key, path)
+            obstore.put(self._objects, key, source)
         self._settle(key)
 
     def put_bytes(self, key: str, data: bytes) -> None:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import BinaryIO, Literal
 
 from sqlalchemy.orm import Session
@@ -72,15 +72,14 @@ def receive(
     with database.read() as session:
         dataset = service.get_changeable(session, owner, dataset_id)
         known = service.images_of(session, dataset)
-    with tempfile.TemporaryDirectory(dir=settings.scratch_path) as scratch:
-        batch = _Batch(store, settings, dataset_id, known, Path(scratch))
-        with batch.kept_if_recorded():
-            for place, upload in enumerate(uploads):
-                batch.take(place, shown(upload.filename) or f"file-{place}", upload.content)
-            batch.match_captions()
-            batch.require_some_use()
-            with database.write() as session:
-                batch.record(session, owner)
+    batch = _Batch(store, settings, dataset_id, known)
+    with batch.kept_if_recorded():
+        for place, upload in enumerate(uploads):
+            batch.take(place, shown(upload.filename) or f"file-{place}", upload.content)
+        batch.match_captions()
+        batch.require_some_use()
+        with database.write() as session:
+            batch.record(session, owner)
     return batch.items
 
 
@@ -99,13 +98,11 @@ class _Batch:
         settings: Settings,
         dataset_id: str,
         known: Sequence[Image],
-        scratch: Path,
     ) -> None:
         self.items: list[Item] = []
         self._store = store
         self._settings = settings
         self._dataset_id = dataset_id
-        self._scratch = scratch
         self._known = known
         self._ids = {image.sha256: image.id for image in known}
         self._new: dict[str, Image] = {}
@@ -188,39 +185,46 @@ class _Batch:
         return item
 
     def _take_picture(self, item: Item, content: BinaryIO) -> None:
-        target = self._scratch / "picture.png"
-        picture = pictures.clean(content, item.filename, self._settings, target)
-        there = self._ids.get(picture.sha256)
-        if there is None:
-            item.id = self._keep(item, picture)
-        else:
-            item.id = there
+        sha256 = pictures.sha256_of(content)
+        item.id = self._ids.get(sha256)
+        if item.id:
             item.flaw(_already_there(item.filename))
+        else:
+            item.id = self._keep(item.filename, sha256, content)
         item.used = True
         self._named.append((item.filename, item.id))
 
-    def _keep(self, item: Item, picture: Picture) -> str:
+    def _keep(self, filename: str, sha256: str, content: BinaryIO) -> str:
+        self._require_room(filename)
+        with tempfile.TemporaryFile() as cleaned:  # without a name: a kill leaves nothing behind
+            picture = pictures.clean(content, filename, self._settings, cleaned)
+            cleaned.seek(0)
+            image = self._row(filename, sha256, picture)
+            self._new[sha256] = image
+            self._store.put_file(image.store_key, cleaned)
+        self._ids[sha256] = image.id
+        return image.id
+
+    def _require_room(self, filename: str) -> None:
         if len(self._ids) >= self._settings.max_dataset_images:
             raise Refused(
                 "dataset_full",
-                f"{item.filename} is one too many: {self._settings.max_dataset_images:,} pictures "
-                "are the most.",
+                f"{filename} is one too many: {self._settings.max_dataset_images:,} pictures are "
+                "the most.",
             )
+
+    def _row(self, filename: str, sha256: str, picture: Picture) -> Image:
         image_id = new_id("img")
-        image = Image(
+        return Image(
             id=image_id,
             dataset_id=self._dataset_id,
-            filename=item.filename,
+            filename=filename,
             width=picture.width,
             height=picture.height,
             bytes=picture.bytes,
-            sha256=picture.sha256,
+            sha256=sha256,
             store_key=f"datasets/{self._dataset_id}/{image_id}.png",
         )
-        self._new[picture.sha256] = image
-        self._store.put_file(image.store_key, picture.path)
-        self._ids[picture.sha256] = image_id
-        return image_id
 
     def _take_archive(self, item: Item, content: BinaryIO, inside: bool) -> None:
         if inside:

@@ -10,8 +10,8 @@ import io
 import struct
 import threading
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal
+from pathlib import PurePosixPath
+from typing import IO, BinaryIO, Literal
 
 from PIL import ImageOps
 from PIL.Image import Image, Resampling
@@ -52,14 +52,11 @@ _decoders = threading.BoundedSemaphore(2)
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture, cleaned. ``bytes`` and ``sha256`` are of the file as sent."""
+    """What a cleaned picture is: its sides upright, and its ``bytes`` as sent."""
 
     width: int
     height: int
     bytes: int
-    sha256: str
-    path: Path
-    """The PNG that is stored in its place."""
 
 
 def format_of(head: bytes) -> Format | None:
@@ -72,7 +69,7 @@ def format_of(head: bytes) -> Format | None:
     return None
 
 
-def clean(file: BinaryIO, filename: str, settings: Settings, target: Path) -> Picture:
+def clean(file: BinaryIO, filename: str, settings: Settings, target: IO[bytes]) -> Picture:
     """Writes the picture in ``file`` to ``target`` as a PNG of nothing but pixels.
 
     Raises:
@@ -80,11 +77,18 @@ def clean(file: BinaryIO, filename: str, settings: Settings, target: Path) -> Pi
     """
     size_bytes = file.seek(0, io.SEEK_END)
     _require_size(size_bytes, filename, settings)
-    sha256 = _sha256_of(file)
     with _decoders:
         image = _upright(_open(file, filename, settings), filename)
         image.save(target, format="PNG", compress_level=1)  # 6 takes four times as long for 5 %
-    return Picture(image.width, image.height, size_bytes, sha256, target)
+    return Picture(image.width, image.height, size_bytes)
+
+
+def sha256_of(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    file.seek(0)
+    while chunk := file.read(MIB):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def thumbnail(png: bytes, size: int) -> bytes:
@@ -117,14 +121,6 @@ def _require_size(size_bytes: int, filename: str, settings: Settings) -> None:
             f"{filename} has {size_bytes / MIB:.1f} MiB; a picture may have "
             f"{settings.max_image_bytes / MIB:g} MiB.",
         )
-
-
-def _sha256_of(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    file.seek(0)
-    while chunk := file.read(MIB):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _open(file: BinaryIO, filename: str, settings: Settings) -> ImageFile:
