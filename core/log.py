@@ -13,7 +13,8 @@ from typing import Any
 _bound: ContextVar[Mapping[str, Any]] = ContextVar(
     "stillroom_log_ids", default=MappingProxyType({})
 )
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_NOT_OURS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+"""What the standard library and uvicorn put on every record."""
 
 
 @contextmanager
@@ -27,7 +28,7 @@ def bind(**ids: Any) -> Iterator[None]:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    extra = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+    extra = {name: value for name, value in vars(record).items() if name not in _NOT_OURS}
     return {**_bound.get(), **extra}
 
 
@@ -59,5 +60,5 @@ def configure(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PlainFormatter() if sys.stderr.isatty() else JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for chatty in ("httpx", "httpcore", "alembic", "kombu", "amqp"):
+    for chatty in ("alembic", "celery", "httpcore", "httpx", "kombu"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

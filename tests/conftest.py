@@ -7,7 +7,7 @@ import pytest
 
 from core.config import Settings
 from core.db.engine import Database
-from tests.support.databases import migrated, postgres_url, sqlite_url
+from tests.support.databases import postgres_database, sqlite_database
 
 
 @pytest.fixture
@@ -21,16 +21,15 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
     """SQLite in the home of ``settings``."""
-    with migrated(settings.effective_database_url) as database:
+    with sqlite_database(settings.sqlite_path) as database:
         yield database
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def any_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """The same test on both databases that Stillroom runs on."""
-    if request.param == "sqlite":
-        with migrated(sqlite_url(tmp_path)) as database:
-            yield database
-    else:
-        with postgres_url() as url, migrated(url) as database:
-            yield database
+    opened = (
+        sqlite_database(tmp_path / "any.db") if request.param == "sqlite" else postgres_database()
+    )
+    with opened as database:
+        yield database

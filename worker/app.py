@@ -4,12 +4,13 @@ Celery brings the process, its signals, the thread that works and, on Redis, the
 acknowledgement, no results, no retries, no remote control: losing a message costs nothing.
 """
 
-import logging
 import sys
 import threading
+import warnings
 from typing import Any
 
 from celery import Celery, signals
+from celery.exceptions import SecurityWarning
 
 from core import log as logs
 from core.config import Settings
@@ -17,13 +18,14 @@ from core.jobs.bell import EXPIRES_SECONDS, LOOK, bell_config
 from core.tether import die_with_parent
 from worker.station import DeviceTaken, Station
 
-log = logging.getLogger(__name__)
+# Celery warns root of pickled messages; ours are JSON and carry nothing, and containers run as root
+warnings.filterwarnings("ignore", category=SecurityWarning)
 
 MEMORY_POLL_SECONDS = 0.02
 """How often the in-memory transport looks. Its default is a whole second."""
 
 settings = Settings()
-app = Celery("stillroom", broker=settings.broker_url.get_secret_value() or "memory://")
+app = Celery("stillroom", broker=settings.broker_url.get_secret_value() or "memory://localhost")
 app.conf.update(
     bell_config(),
     task_acks_late=False,

@@ -124,6 +124,7 @@ class Link:
             SOCKET: str(theirs.fileno()),
             PARENT: str(os.getpid()),
             "PYTHONSAFEPATH": "1",
+            "TRANSFORMERS_VERBOSITY": "error",  # it asks for torchvision, which we do not need
         }
         return subprocess.Popen(
             [sys.executable, "-m", "worker.runner"],

@@ -140,4 +140,4 @@ def queue_positions(session: Session, jobs: Sequence[Job]) -> dict[str, int]:
         .subquery()
     )
     rows = session.execute(select(ranked).where(ranked.c.id.in_(waiting)))
-    return dict(rows.tuples().all())
+    return dict(rows.all())

@@ -1,0 +1,98 @@
+"""Who gets which job, and that nobody else gets it too."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import update
+
+from core.config import Settings
+from core.db.engine import Database
+from core.db.models import Job, Worker, now
+from core.jobs.claim import claim, is_claimable
+from tests.support.jobs import history, register, submit, take
+
+
+def test_a_claim_raises_the_attempt_and_names_the_worker(
+    any_database: Database, settings: Settings
+) -> None:
+    submitted = submit(any_database, settings)
+    worker = register(any_database, settings)
+    job = take(any_database, worker)
+    assert (job.id, job.state, job.attempt) == (submitted.id, "running", 1)
+    assert (job.worker_id, job.device) == (worker.id, "cpu")
+    assert history(any_database, job) == ["queued", "running"]
+
+
+def test_nothing_to_claim(any_database: Database, settings: Settings) -> None:
+    worker = register(any_database, settings)
+    with any_database.write() as session:
+        assert not is_claimable(session, worker.role)
+        assert claim(session, worker) is None
+
+
+def test_the_order_is_priority_then_age(any_database: Database, settings: Settings) -> None:
+    first = submit(any_database, settings)
+    second = submit(any_database, settings)
+    urgent = submit(any_database, settings, priority=5)
+    lazy = submit(any_database, settings, priority=-1)
+    worker = register(any_database, settings)
+    taken = [take(any_database, worker).id for _ in range(4)]
+    assert taken == [urgent.id, first.id, second.id, lazy.id]
+
+
+def test_a_picture_goes_before_a_training_of_the_same_priority() -> None:
+    from core.jobs.claim import turn_of
+
+    turns = [
+        turn_of(1, "generate"),
+        turn_of(1, "fine_tune"),
+        turn_of(0, "generate"),
+        turn_of(0, "fine_tune"),
+        turn_of(-1, "generate"),
+    ]
+    assert turns == sorted(set(turns))
+
+
+def test_a_role_takes_only_its_kinds(any_database: Database, settings: Settings) -> None:
+    submit(any_database, settings)
+    with any_database.write() as session:
+        assert claim(session, register_only(any_database, settings, "train")) is None
+        assert claim(session, register_only(any_database, settings, "generate")) is not None
+
+
+def register_only(database: Database, settings: Settings, role: str) -> Worker:
+    """A worker's row that is known to the claim alone."""
+    return Worker(id=f"wrk_{role}", device="cpu", role=role)
+
+
+def test_a_job_that_waits_out_a_loss_is_not_claimable(
+    any_database: Database, settings: Settings
+) -> None:
+    job = submit(any_database, settings)
+    with any_database.write() as session:
+        session.execute(
+            update(Job).where(Job.id == job.id).values(not_before=now() + timedelta(seconds=60))
+        )
+        assert not is_claimable(session, "any")
+
+
+@pytest.mark.parametrize("num_workers", [4])
+def test_eight_jobs_and_four_workers_at_once(
+    any_database: Database, settings: Settings, num_workers: int
+) -> None:
+    submitted = {submit(any_database, settings).id for _ in range(8)}
+    workers = [register(any_database, settings) for _ in range(num_workers)]
+
+    def take_all(worker: Worker) -> list[str]:
+        taken: list[str] = []
+        while True:
+            with any_database.write() as session:
+                job = claim(session, worker)
+            if job is None:
+                return taken
+            taken.append(job.id)
+
+    with ThreadPoolExecutor(num_workers) as pool:
+        taken = [job_id for ids in pool.map(take_all, workers) for job_id in ids]
+    assert sorted(taken) == sorted(submitted)

@@ -1,0 +1,61 @@
+"""Jobs and workers for tests of the queue: the smallest that the real admission lets through."""
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from core.config import Settings
+from core.db.engine import Database
+from core.db.models import Event, Job, Worker
+from core.ids import new_id
+from core.jobs import service as jobs
+from core.jobs.claim import claim
+from core.jobs.transition import events_after
+from core.workers import service as workers
+
+SPEC = {"base": "nano-ssd-1b", "prompt": "a red circle"}
+
+
+def submit(database: Database, settings: Settings, *, owner: str = "ada", **fields: Any) -> Job:
+    with database.write() as session:
+        return jobs.submit(
+            session, settings, owner=owner, **{"kind": "generate", "spec": SPEC} | fields
+        )
+
+
+def register(database: Database, settings: Settings, *, role: str = "any") -> Worker:
+    with database.write() as session:
+        worker = workers.register(
+            session,
+            settings,
+            worker_id=new_id("wrk"),
+            pid=1,
+            device="cpu",
+            role=role,
+            bases=["nano-sdxl", "nano-ssd-1b"],
+        )
+        workers.set_ready(session, worker.id)
+    return worker
+
+
+def take(database: Database, worker: Worker) -> Job:
+    """The next job, which must be there."""
+    with database.write() as session:
+        job = claim(session, worker)
+    assert job is not None
+    return job
+
+
+def reread(database: Database, job: Job) -> Job:
+    with database.read() as session:
+        return jobs.get(session, job.owner, job.id)
+
+
+def history(database: Database, job: Job) -> list[str]:
+    """The states it went through, in order."""
+    with database.read() as session:
+        return [event.data["state"] for event in _events(session, job) if event.type == "state"]
+
+
+def _events(session: Session, job: Job) -> list[Event]:
+    return events_after(session, job.id, after=0, limit=1000)
