@@ -1,0 +1,212 @@
+"""Whole uploads against a real database and a real store."""
+
+import io
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from core.artifacts.store import Store
+from core.config import Settings
+from core.datasets import intake, service
+from core.datasets.intake import Item, Upload
+from core.db.engine import Database
+from core.errors import DatasetEmpty, DatasetFrozen, NotFound, NoUsableFile
+from tests.support import uploads
+
+RED, BLUE = uploads.picture(), uploads.picture(color=(0, 0, 255))
+
+
+class House:
+    """One dataset and what an upload to it needs."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self.database = database
+        self.settings = settings
+        self.store = Store.of(settings)
+        with database.write() as session:
+            self.dataset = service.create(session, "ann", name="dog", kind="instance")
+
+    def send(self, *files: tuple[str, bytes], owner: str = "ann") -> list[Item]:
+        return intake.receive(
+            self.database,
+            self.store,
+            self.settings,
+            owner=owner,
+            dataset_id=self.dataset.id,
+            uploads=[Upload(name, io.BytesIO(content)) for name, content in files],
+        )
+
+    def captions(self) -> dict[str, str | None]:
+        with self.database.read() as session:
+            images = service.images_of(session, self.dataset)
+        return {image.filename: image.caption for image in images}
+
+    def blobs(self) -> int:
+        return sum(path.is_file() for path in self.settings.blobs_path.rglob("*"))
+
+    def freeze(self) -> str:
+        with self.database.write() as session:
+            return service.freeze(session, service.get(session, "ann", self.dataset.id))
+
+
+@pytest.fixture
+def house(database: Database, settings: Settings) -> House:
+    return House(database, settings)
+
+
+def codes(item: Item) -> list[str]:
+    return [flaw.code for flaw in item.flaws]
+
+
+def test_good_and_bad_files_of_one_upload_each_get_their_answer(house: House) -> None:
+    zipped = uploads.zip_of(
+        {"dog.png": BLUE, "../x.png": RED, "inner.zip": uploads.zip_of({}), "dog.txt": b"a dog"}
+    )
+    items = house.send(("red.png", RED), ("dog.jpg", b"text"), ("a.zip", zipped))
+    told = [(item.filename, item.kind, bool(item.id), codes(item)) for item in items]
+    assert told == [
+        ("red.png", "image", True, []),
+        ("dog.jpg", "unknown", False, ["not_an_image"]),
+        ("a.zip", "archive", False, []),
+        ("a.zip/dog.png", "image", True, []),
+        ("a.zip/../x.png", "unknown", False, ["unsafe_path"]),
+        ("a.zip/inner.zip", "archive", False, ["nested_archive"]),
+        ("a.zip/dog.txt", "caption", False, []),
+    ]
+    assert house.captions() == {"red.png": None, "a.zip/dog.png": "a dog"}
+    assert house.blobs() == 2
+
+
+def test_the_same_bytes_again_are_the_same_image(house: House) -> None:
+    (first,) = house.send(("red.png", RED))
+    again, twin = house.send(("other.png", RED), ("third.png", RED))
+    assert first.id == again.id == twin.id
+    assert codes(again) == codes(twin) == ["already_there"]
+    assert house.blobs() == 1
+
+
+def test_captions_reach_images_that_were_there_before(house: House) -> None:
+    house.send(("red.png", RED), ("blue.png", BLUE))
+    table = b'{"file_name": "blue.png", "text": "blue"}\n{"file_name": "no.png", "text": "x"}'
+    text, metadata = house.send(("red.txt", b"red"), ("metadata.jsonl", table))
+    assert house.captions() == {"red.png": "red", "blue.png": "blue"}
+    assert (text.kind, codes(text)) == ("caption", [])
+    assert (metadata.kind, codes(metadata)) == ("metadata", ["caption_without_image"])
+
+
+def test_nothing_usable_says_why_of_each_file(house: House) -> None:
+    with pytest.raises(NoUsableFile) as refused:
+        house.send(("dog.jpg", b"text"), ("a.zip", uploads.zip_of({"../x": b"x"})))
+    problems = [(each.pointer, each.code) for each in refused.value.errors]
+    assert problems == [("/files/0", "not_an_image"), ("/files/1", "unsafe_path")]
+    with pytest.raises(NoUsableFile):
+        house.send()
+    with pytest.raises(NoUsableFile):
+        house.send(("a.zip", uploads.zip_of({})))
+    assert house.blobs() == 0
+
+
+@pytest.mark.parametrize("name", ["../dog.png", "/dog.png", "a\\..\\..\\dog.png"])
+def test_a_name_that_leads_outside_is_refused(name: str, house: House, tmp_path: Path) -> None:
+    with pytest.raises(NoUsableFile) as refused:
+        house.send((name, RED))
+    assert refused.value.errors[0].code == "unsafe_path"
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_names_are_made_fit_to_be_shown(house: House) -> None:
+    house.send(("a\x00\x1b[31m.png", RED), ("", BLUE))
+    assert list(house.captions()) == ["a\ufffd\ufffd[31m.png", "file-1"]
+
+
+def test_a_full_dataset_takes_no_more(database: Database, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", max_dataset_images=1)
+    house = House(database, settings)
+    first, second = house.send(("red.png", RED), ("blue.png", BLUE))
+    assert (codes(first), codes(second)) == ([], ["dataset_full"])
+
+
+def test_a_frozen_dataset_takes_nothing_and_says_how_to_go_on(house: House) -> None:
+    house.send(("red.png", RED))
+    sha256 = house.freeze()
+    assert house.freeze() == sha256
+    with pytest.raises(DatasetFrozen, match="make a new one"):
+        house.send(("blue.png", BLUE))
+    assert house.blobs() == 1
+
+
+def test_a_dataset_frozen_meanwhile_keeps_no_stray_file(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = house.store.put_file
+
+    def freeze_then_put(key: str, source: Path | IO[bytes]) -> None:
+        house.freeze()
+        put(key, source)
+
+    monkeypatch.setattr(house.store, "put_file", freeze_then_put)
+    with pytest.raises(DatasetFrozen):
+        house.send(("red.png", RED))
+    assert house.blobs() == 0
+
+
+def test_two_uploads_of_the_same_bytes_at_once_make_one_image(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = house.store.put_file
+    ids = []
+
+    def race(key: str, source: Path | IO[bytes]) -> None:
+        monkeypatch.undo()
+        ids.extend(item.id for item in house.send(("first.png", RED)))
+        put(key, source)
+
+    monkeypatch.setattr(house.store, "put_file", race)
+    items = house.send(("second.png", RED), ("second.txt", b"red"))
+    assert [items[0].id] == ids
+    assert codes(items[0]) == ["already_there"]
+    assert house.captions() == {"first.png": "red"}
+    assert house.blobs() == 1
+
+
+def test_another_owner_finds_nothing(house: House) -> None:
+    with pytest.raises(NotFound):
+        house.send(("red.png", RED), owner="bob")
+
+
+def test_the_hash_is_of_pictures_and_captions_and_of_no_order(
+    database: Database, settings: Settings
+) -> None:
+    def hash_of(*files: tuple[str, bytes]) -> str:
+        house = House(database, settings)
+        house.send(*files)
+        return house.freeze()
+
+    plain = hash_of(("red.png", RED), ("blue.png", BLUE))
+    assert hash_of(("x.png", BLUE), ("y.png", RED)) == plain
+    assert hash_of(("red.png", RED)) != plain
+    assert hash_of(("red.png", RED), ("blue.png", BLUE), ("red.txt", b"red")) != plain
+
+
+def test_an_empty_dataset_is_not_ready(house: House) -> None:
+    with house.database.read() as session, pytest.raises(DatasetEmpty):
+        service.require_ready(session, house.dataset)
+    house.send(("red.png", RED))
+    with house.database.read() as session:
+        assert service.require_ready(session, house.dataset) == 1
+
+
+def test_the_report_counts_what_is_missing(database: Database, settings: Settings) -> None:
+    house = House(database, settings)
+    with database.write() as session:
+        house.dataset = service.create(session, "ann", name="captioned", kind="captioned")
+    red, _ = house.send(("red.png", RED), ("blue.png", BLUE))[:2]
+    house.send(("blue.txt", b"blue"))
+    with database.read() as session:
+        summary = service.summary(session, house.dataset)
+    (problem,) = summary.report.problems
+    assert (problem.code, problem.images) == ("dataset_not_captioned", [red.id])
+    assert summary.images == 2
+    assert summary.bytes == len(RED) + len(BLUE)
+    assert [each.code for each in summary.report.suggestions] == ["small_pictures"]

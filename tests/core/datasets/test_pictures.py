@@ -1,0 +1,132 @@
+"""What is taken as a picture, what it becomes, and why others are refused."""
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from core.config import Settings
+from core.datasets import pictures
+from core.datasets.refusal import Refused
+from tests.support import uploads
+
+
+def clean(content: bytes, filename: str, settings: Settings) -> Image.Image:
+    target = io.BytesIO()
+    pictures.clean(io.BytesIO(content), filename, settings, target)
+    return Image.open(target)
+
+
+@pytest.fixture
+def small_caps(tmp_path: Path) -> Settings:
+    return Settings(
+        home=tmp_path, max_image_pixels=10_000, max_image_side=200, max_image_bytes=50_000
+    )
+
+
+@pytest.mark.parametrize(
+    ("format", "name"),
+    [("PNG", "dog.png"), ("JPEG", "dog.jpg"), ("JPEG", "DOG.JPEG"), ("WEBP", "dog.webp")],
+)
+def test_three_formats_become_png(format: str, name: str, settings: Settings) -> None:
+    image = clean(uploads.picture(format), name, settings)
+    assert (image.format, image.size, image.mode) == ("PNG", (64, 48), "RGB")
+
+
+def test_a_name_without_extension_is_no_claim(settings: Settings) -> None:
+    assert clean(uploads.picture(), "dog", settings).size == (64, 48)
+
+
+@pytest.mark.parametrize(
+    ("mode", "color", "becomes"),
+    [
+        ("RGBA", (9, 8, 7, 100), "RGBA"),
+        ("LA", (90, 10), "RGBA"),
+        ("L", 90, "RGB"),
+        ("1", 1, "RGB"),
+        ("P", 3, "RGB"),
+    ],
+)
+def test_alpha_stays_and_all_else_becomes_rgb(
+    mode: str, color: object, becomes: str, settings: Settings
+) -> None:
+    assert clean(uploads.picture(mode=mode, color=color), "a.png", settings).mode == becomes
+
+
+def test_a_transparent_palette_keeps_its_holes(settings: Settings) -> None:
+    content = uploads.picture(mode="P", color=0, transparency=0)
+    image = clean(content, "a.png", settings)
+    assert image.getpixel((0, 0))[3] == 0  # type: ignore[index]
+
+
+def test_it_is_turned_upright_and_tells_nothing_else(settings: Settings) -> None:
+    target = io.BytesIO()
+    picture = pictures.clean(io.BytesIO(uploads.sideways()), "a.jpg", settings, target)
+    assert (picture.width, picture.height) == (32, 64)
+    image = Image.open(target)
+    red, _, blue = image.getpixel((16, 8))  # type: ignore[misc]
+    assert red > 200 > 60 > blue
+    assert b"Secret" not in target.getvalue()
+    assert set(uploads.chunks_of(target.getvalue())) == {b"IHDR", b"IDAT", b"IEND"}
+
+
+def test_text_and_colour_profiles_are_dropped(settings: Settings) -> None:
+    content = uploads.picture(icc_profile=b"profile of somebody", dpi=(300, 300))
+    target = io.BytesIO()
+    pictures.clean(io.BytesIO(content), "a.png", settings, target)
+    assert set(uploads.chunks_of(target.getvalue())) == {b"IHDR", b"IDAT", b"IEND"}
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "code"),
+    [
+        (b"I am a dog.", "dog.jpg", "not_an_image"),
+        (b"", "dog.png", "not_an_image"),
+        (b"GIF89a" + b"\0" * 30, "dog.gif", "unsupported_format"),
+        (b"\0\0\0\x18ftypheic" + b"\0" * 30, "dog.heic", "unsupported_format"),
+        (uploads.picture("WEBP"), "dog.jpg", "wrong_extension"),
+        (uploads.picture(), "dog.txt", "wrong_extension"),
+        (uploads.picture("JPEG", mode="CMYK", color=(1, 2, 3, 4)), "dog.jpg", "cmyk"),
+        (uploads.png_header(8, 8, depth=16), "dog.png", "sixteen_bit"),
+        (uploads.picture(mode="I;16", color=4000), "dog.png", "sixteen_bit"),
+        (uploads.animation("PNG"), "dog.png", "animated"),
+        (uploads.animation("WEBP"), "dog.webp", "animated"),
+        (uploads.picture("JPEG", (160, 60))[:-200], "dog.jpg", "truncated"),
+        (uploads.picture()[:-30], "dog.png", "truncated"),
+        (uploads.picture("WEBP")[:-30], "dog.webp", "truncated"),
+        (uploads.png_header(90, 90), "dog.png", "truncated"),
+        (b"\x89PNG\r\n\x1a\n", "dog.png", "truncated"),
+        (b"\xff\xd8\xff", "dog.jpg", "truncated"),
+        (b"RIFF\x10\0\0\0WEBPVP8 ", "dog.webp", "truncated"),
+        (uploads.png_header(20_000, 20_000), "dog.png", "too_many_pixels"),
+        (uploads.webp_header(16_384, 16_384), "dog.webp", "too_many_pixels"),
+        (uploads.webp_header(9, 9, flags=2), "dog.webp", "animated"),
+        (uploads.png_header(300, 2), "dog.png", "side_too_long"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 60_000, "dog.png", "too_large"),
+    ],
+)
+def test_refusals_have_a_code_and_a_sentence_with_the_name(
+    content: bytes, name: str, code: str, small_caps: Settings
+) -> None:
+    with pytest.raises(Refused) as refused:
+        clean(content, name, small_caps)
+    flaw = refused.value.flaw
+    assert flaw.code == code
+    assert name in flaw.detail
+    assert flaw.detail.endswith(".")
+
+
+def test_pictures_near_the_cap_raise_no_alarm_of_the_library(settings: Settings) -> None:
+    """Pillow's own cap lies at 89 million pixels, below ours, and is global."""
+    content = uploads.picture(size=(9_500, 9_500), mode="1", color=0)
+    picture = pictures.clean(io.BytesIO(content), "wide.png", settings, io.BytesIO())
+    assert (picture.width, picture.height) == (9_500, 9_500)
+
+
+def test_a_thumbnail_keeps_the_shape_and_is_never_larger(settings: Settings) -> None:
+    target = io.BytesIO()
+    pictures.clean(io.BytesIO(uploads.picture(size=(200, 100))), "a.png", settings, target)
+    small = pictures.thumbnail(target.getvalue(), 50)
+    assert Image.open(io.BytesIO(small)).size == (50, 25)
+    assert Image.open(io.BytesIO(pictures.thumbnail(target.getvalue(), 999))).size == (200, 100)
