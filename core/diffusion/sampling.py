@@ -63,7 +63,8 @@ def denoise(
     """
     solver = _solver(scheduler, components)
     solver.set_timesteps(steps, device=components.device)
-    solver.set_begin_index(0)
+    if hasattr(solver, "set_begin_index"):  # spares the others a look-up on the device
+        solver.set_begin_index(0)
     noise_arguments = _noise_arguments(solver, generator)
     latents_1CHW = _initial_noise(components, height, width, generator) * solver.init_noise_sigma
     rows = [prompt] if negative is None or guidance <= 1 else [negative, prompt]

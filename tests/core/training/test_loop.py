@@ -1,0 +1,134 @@
+"""The loop on losses small enough to reckon with by hand."""
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from core.errors import NonFiniteLoss
+from core.specs import FineTuneSpec
+from core.training import loop
+
+
+def spec_with(**fields: object) -> FineTuneSpec:
+    return FineTuneSpec.model_validate(
+        {"base": "b", "dataset": "d", "instance_prompt": "sks", "steps": 100, **fields}
+    )
+
+
+@pytest.fixture
+def weight() -> nn.Parameter:
+    return nn.Parameter(torch.tensor([1.0, -2.0]))
+
+
+def test_equals_torchs_own_adamw(weight: nn.Parameter) -> None:
+    spec = spec_with(learning_rate=0.1, weight_decay=0.5, max_grad_norm=100, schedule="linear")
+    list(loop.run([weight], lambda step, micro: weight.square().sum(), spec, steps=5))
+    plain = nn.Parameter(torch.tensor([1.0, -2.0]))
+    optimizer = torch.optim.AdamW([plain], lr=0.1, weight_decay=0.5)
+    for step in range(5):
+        optimizer.param_groups[0]["lr"] = 0.1 * (1 - step / 5)
+        optimizer.zero_grad()
+        plain.square().sum().backward()
+        optimizer.step()
+    torch.testing.assert_close(weight, plain)
+
+
+def test_the_optimizer_has_what_was_asked_for(weight: nn.Parameter) -> None:
+    (group,) = loop.adamw([weight], spec_with(learning_rate=3e-4, weight_decay=0.7)).param_groups
+    assert (group["lr"], group["weight_decay"]) == (3e-4, 0.7)
+    assert (group["betas"], group["eps"]) == ((0.9, 0.999), 1e-8)
+
+
+def test_micro_batches_add_up_to_their_mean(weight: nn.Parameter) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def micro_loss(step: int, micro: int) -> Tensor:
+        seen.append((step, micro))
+        return weight.sum() * (micro + 1)
+
+    spec = spec_with(accumulation=3)
+    reports = list(loop.run([weight], micro_loss, spec, steps=2))
+    assert seen == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    assert reports[-1].loss == pytest.approx(-1.0 * 2, rel=1e-3)
+
+
+def test_gradients_are_cut_to_their_norm(
+    weight: nn.Parameter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    norms: list[float] = []
+
+    def record(optimizer: torch.optim.AdamW, bad: Tensor, rate: float) -> None:
+        assert weight.grad is not None
+        norms.append(weight.grad.norm().item())
+
+    monkeypatch.setattr(loop, "_step_unless", record)
+    list(loop.run([weight], lambda *_: 50 * weight.sum(), spec_with(max_grad_norm=0.25), 1))
+    assert norms == [pytest.approx(0.25, rel=1e-4)]
+
+
+@pytest.mark.parametrize("poison", ["loss", "gradient"])
+def test_a_loss_that_is_not_finite_ends_with_the_last_good_weights(
+    poison: str, weight: nn.Parameter
+) -> None:
+    kept: list[Tensor] = []
+
+    def micro_loss(step: int, micro: int) -> Tensor:
+        kept.append(weight.detach().clone())
+        if step < 3:
+            return weight.square().sum()
+        if poison == "loss":
+            return weight.sum() * math.nan
+        # A root at zero: the loss is 0, its gradient is not finite.
+        return (weight - weight.detach()).square().sum().sqrt()
+
+    with pytest.raises(NonFiniteLoss, match="at step 4"):
+        list(loop.run([weight], micro_loss, spec_with(learning_rate=0.1), steps=20))
+    assert torch.equal(weight.detach(), kept[3])
+    assert not torch.equal(kept[3], kept[2])
+
+
+def test_the_device_is_read_every_few_steps_only(
+    weight: nn.Parameter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int] = []
+    item = Tensor.item
+
+    def counting(self: Tensor) -> float:
+        reads.append(1)
+        return item(self)
+
+    monkeypatch.setattr(Tensor, "item", counting)
+    reports = list(loop.run([weight], lambda *_: weight.square().sum(), spec_with(), steps=25))
+    assert [report.step for report in reports if report.loss is not None] == [10, 20, 25]
+    assert len(reads) == 2 * 3
+
+
+def test_losses_that_are_read_are_means_since_the_last(weight: nn.Parameter) -> None:
+    losses = iter(range(1, 16))
+    run = loop.run([weight], lambda *_: weight.sum() * 0 + next(losses), spec_with(), steps=15)
+    assert [report.loss for report in run if report.loss is not None] == [5.5, 13.0]
+
+
+def rates(steps: int, **fields: object) -> Iterator[float]:
+    spec = spec_with(learning_rate=1.0, **fields)
+    return (loop.learning_rate(spec, step, steps) for step in range(steps))
+
+
+def test_learning_rates() -> None:
+    assert list(rates(3)) == [1, 1, 1]
+    assert list(rates(4, warmup_steps=2)) == [0.5, 1, 1, 1]
+    assert list(rates(4, schedule="linear")) == [1, 0.75, 0.5, 0.25]
+    assert list(rates(6, schedule="linear", warmup_steps=2)) == [0.5, 1, 1, 0.75, 0.5, 0.25]
+    assert list(rates(4, schedule="cosine")) == pytest.approx(
+        [(1 + math.cos(math.pi * done)) / 2 for done in (0, 0.25, 0.5, 0.75)]
+    )
+
+
+def test_each_report_says_the_rate_that_its_step_used(weight: nn.Parameter) -> None:
+    run = loop.run([weight], lambda *_: weight.sum(), spec_with(warmup_steps=4), steps=4)
+    assert [report.learning_rate for report in run] == pytest.approx(
+        [0.25e-4, 0.5e-4, 0.75e-4, 1e-4]
+    )
