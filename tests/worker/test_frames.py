@@ -1,0 +1,37 @@
+"""Frames arrive as they were sent, or not at all."""
+
+import socket
+
+import pytest
+
+from worker.frames import FROM_RUNNER, Gone, Report, receive, send
+
+
+@pytest.fixture
+def line() -> "tuple[socket.socket, socket.socket]":
+    return socket.socketpair()
+
+
+def test_frames_arrive_one_by_one(line: "tuple[socket.socket, socket.socket]") -> None:
+    ours, theirs = line
+    frames = [
+        Report(step=1, steps=2, message="träining ☕", loss=0.5),
+        Report(step=2, steps=2, message="x" * 50_000),
+        Gone(exit_code=-9),
+    ]
+    with ours, theirs:
+        for frame in frames:
+            send(ours, frame)
+        received = [receive(theirs) for _ in frames]
+    assert [FROM_RUNNER.validate_json(body) for body in received if body] == frames
+
+
+@pytest.mark.parametrize("sent", [b"", b"\0\0", b"\0\0\0\5{}", b"\xff\xff\xff\xff"])
+def test_a_line_that_ends_or_lies_says_nothing(
+    line: "tuple[socket.socket, socket.socket]", sent: bytes
+) -> None:
+    ours, theirs = line
+    with theirs:
+        ours.sendall(sent)
+        ours.close()
+        assert receive(theirs) is None
