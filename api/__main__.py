@@ -27,6 +27,7 @@ def main() -> None:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        ws="none",
         timeout_graceful_shutdown=OPEN_REQUESTS_SECONDS,
     )
 

@@ -70,7 +70,7 @@ def invalid(error: ValidationError, payload: object, *, under: str) -> Unprocess
 
 
 def _unprocessable(errors: Sequence[Problem]) -> Unprocessable:
-    more = f" ({len(errors) - 1} more in `errors`)" if len(errors) > 1 else ""
+    more = f" `errors` has {len(errors) - 1} more." if len(errors) > 1 else ""
     return Unprocessable(f"{errors[0].detail}{more}", errors=errors)
 
 
@@ -173,6 +173,9 @@ def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, ServiceError):  # our own, caught while the body was read
         return _on_service_error(request, error.__cause__)
+    if isinstance(error.__cause__, RecursionError):
+        too_deep = BadRequest("The body is nested too deeply to be read.", code="malformed_json")
+        return problem(too_deep, request_id_of(request))
     title = HTTPStatus(error.status_code).phrase
     refusal = ServiceError(
         _own_words(request, error), code=_CODES.get(error.status_code, "refused")

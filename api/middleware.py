@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+from http import HTTPStatus
 from ipaddress import ip_address
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -44,7 +45,8 @@ class RequestIds:
                 if answer.status is not None:
                     raise  # half an answer is out: only a broken connection says so
                 await errors.internal(request_id)(scope, receive, answer)
-            log.info(
+            log.log(
+                _level(scope["method"], answer.status),
                 "%s %s",
                 scope["method"],
                 scope["path"],
@@ -53,6 +55,12 @@ class RequestIds:
                     "seconds": round(time.monotonic() - started, 4),
                 },
             )
+
+
+def _level(method: str, status: int | None) -> int:
+    """Reading what is there is no news: clients that wait do it several times a second."""
+    ordinary = method == "GET" and status is not None and status < HTTPStatus.BAD_REQUEST
+    return logging.DEBUG if ordinary else logging.INFO
 
 
 class _Answer:

@@ -7,9 +7,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from api.codes import CODES
 from api.errors import MEDIA_TYPE
 from api.schemas import ProblemRead
-from core.errors import JobFailure, ServiceError
 from core.specs import SPECS
 
 _SCHEMAS = "#/components/schemas/{model}"
@@ -53,7 +53,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(
         title=app.title,
         version=app.version,
-        description=f"{app.description}\n\n{_refusals()}",
+        description=f"{app.description}\n\n{_codes()}",
         routes=app.routes,
     )
     schemas = document["components"]["schemas"]
@@ -94,13 +94,5 @@ def _statuses(
     return statuses
 
 
-def _refusals() -> str:
-    """The table of codes, from the tree of errors itself."""
-    kinds = sorted({(kind.status, kind.code, kind.title) for kind in _kinds(ServiceError)})
-    lines = [f"- {status} `{code}`: {title}." for status, code, title in kinds]
-    return "\n".join(["Refusals and their codes:", "", *lines])
-
-
-def _kinds(root: type[ServiceError]) -> list[type[ServiceError]]:
-    below = [kind for kind in root.__subclasses__() if kind is not JobFailure]
-    return below + [kind for each in below for kind in _kinds(each)]
+def _codes() -> str:
+    return "\n".join(["Codes:", "", *(f"- `{code}`: {what}" for code, what in CODES.items())])

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
-from core.datasets.captions import MAX_CHARACTERS
 from core.datasets.intake import Item
 from core.datasets.report import Finding, Summary
 from core.db.models import Artifact, Dataset, Event, Image, Job, Key
@@ -116,10 +115,6 @@ class ImageRead(BaseModel):
             caption=image.caption,
             problems=[],
         )
-
-
-class ImageChange(Sent):
-    caption: Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)] | None
 
 
 class ItemRead(BaseModel):

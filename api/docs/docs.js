@@ -134,7 +134,8 @@ function render(document_) {
     index.append(element("a", { href: `#${tag}` }, tag));
     main.append(element("h2", { id: tag }, tag), ...views);
   }
-  main.append(element("h2", { id: "refusals" }, "refusals"), refusals(rest.join("\n")));
+  index.append(element("a", { href: "#codes" }, "codes"));
+  main.append(element("h2", { id: "codes" }, "codes"), codes(rest.join("\n")));
   document.getElementById("schemas").append(
     element("h2", {}, "shapes"),
     ...Object.entries(document_.components.schemas).map(([name, schema]) => schemaView(name, schema)),
@@ -142,11 +143,11 @@ function render(document_) {
   openTarget();
 }
 
-function refusals(text) {
-  const rows = [...text.matchAll(/^- (\d+) `(\w+)`: (.*)$/gm)];
+function codes(text) {
+  const rows = [...text.matchAll(/^- `(\w+)`: (.*)$/gm)];
   return table(
-    ["status", "code", "what"],
-    rows.map(([, status, code, what]) => [status, element("code", { id: code }, code), what]),
+    ["code", "what"],
+    rows.map(([, code, what]) => [element("code", { id: code }, code), what]),
   );
 }
 

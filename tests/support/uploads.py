@@ -1,5 +1,6 @@
 """Files as people send them: good pictures, bad ones, and zips of both."""
 
+import hashlib
 import io
 import struct
 import zipfile
@@ -91,6 +92,10 @@ def chunks_of(png: bytes) -> list[bytes]:
         kinds.append(png[at + 4 : at + 8])
         at += 12 + int.from_bytes(png[at : at + 4], "big")
     return kinds
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

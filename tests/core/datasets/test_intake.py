@@ -155,7 +155,7 @@ def test_two_uploads_of_the_same_bytes_at_once_make_one_image(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put = house.store.put_file
-    ids = []
+    ids: list[str | None] = []
 
     def race(key: str, source: Path | IO[bytes]) -> None:
         monkeypatch.undo()

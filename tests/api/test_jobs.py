@@ -1,0 +1,185 @@
+"""/v1/jobs, without a worker: they are taken and stay queued."""
+
+from typing import Any
+
+import pytest
+
+from tests.api.conftest import Person, Server
+from tests.support import uploads
+
+
+def test_a_job_is_queued_and_read_back(ann: Person) -> None:
+    made = ann.fine_tune(seed=7)
+    assert made.status_code == 201
+    job = made.json()
+    assert made.headers["Location"] == f"/v1/jobs/{job['id']}"
+    assert set(job) == {
+        *("id", "kind", "state", "name", "spec", "progress", "queue_position", "attempt"),
+        *("priority", "labels", "error", "parent", "after", "result", "worker", "device"),
+        *("usage", "created_at", "started_at", "finished_at"),
+    }
+    assert (job["kind"], job["state"], job["spec"]["seed"]) == ("fine_tune", "queued", 7)
+    assert set(job["progress"]) == {"step", "steps", "fraction", "eta_seconds", "message"}
+    assert set(job["usage"]) == {"device_seconds", "queue_seconds"}
+    assert job["queue_position"] >= 1
+    assert ann.get(f"/v1/jobs/{job['id']}").json() == job
+    assert ann.get("/v1/jobs").json()["items"] == [job]
+
+
+def test_lists_are_filtered(ann: Person) -> None:
+    dataset = ann.dataset(("dog.png", uploads.picture()))
+    spec = {"base": "nano-ssd-1b", "dataset": dataset, "instance_prompt": "a sks dog"}
+    labelled = {"kind": "fine_tune", "spec": spec, "name": "mine", "labels": {"team": "a:b"}}
+    first = ann.post("/v1/jobs", labelled).json()["id"]
+    second = ann.post(
+        "/v1/jobs", {"kind": "generate", "spec": {"base": "nano-sdxl", "prompt": "a dog"}}
+    ).json()["id"]
+    ann.post(f"/v1/jobs/{second}/cancel")
+
+    def found(**query: str) -> list[str]:
+        return [job["id"] for job in ann.get("/v1/jobs", params=query).json()["items"]]
+
+    assert found() == [second, first]
+    assert found(kind="generate") == [second]
+    assert found(state="queued") == [first]
+    assert found(label="team:a:b") == [first]
+    assert found(label="team:b") == []
+    assert ann.get("/v1/jobs", params={"label": "team"}).status_code == 422
+    assert ann.get("/v1/jobs", params={"state": "tired"}).status_code == 422
+
+
+def test_a_waiting_job_is_cancelled_at_once_and_again(ann: Person) -> None:
+    job = ann.fine_tune().json()["id"]
+    for _ in range(2):
+        cancelled = ann.post(f"/v1/jobs/{job}/cancel")
+        assert (cancelled.status_code, cancelled.json()["state"]) == (202, "cancelled")
+    assert cancelled.json()["queue_position"] is None
+
+
+def test_events_go_on_where_one_stopped(ann: Person) -> None:
+    job = ann.fine_tune().json()["id"]
+    ann.post(f"/v1/jobs/{job}/cancel")
+    events = ann.get(f"/v1/jobs/{job}/events").json()
+    assert [event["seq"] for event in events["items"]] == [1, 2]
+    assert set(events["items"][0]) == {"seq", "at", "type", "attempt", "data"}
+    assert events["next_after"] == 2
+    rest = ann.get(f"/v1/jobs/{job}/events", params={"after": 1, "limit": 1}).json()
+    assert [event["seq"] for event in rest["items"]] == [2]
+    assert ann.get(f"/v1/jobs/{job}/events", params={"after": 2}).json() == {
+        "items": [],
+        "next_after": 2,
+    }
+
+
+def test_a_stream_of_events_is_not_offered(ann: Person) -> None:
+    job = ann.fine_tune().json()["id"]
+    refused = ann.get(f"/v1/jobs/{job}/events", headers={"Accept": "text/event-stream"})
+    assert (refused.status_code, refused.json()["code"]) == (406, "not_acceptable")
+
+
+def test_artifacts_of_a_job_come_in_order_of_making(ann: Person, bob: Person) -> None:
+    job = ann.fine_tune().json()["id"]
+    made = [ann.artifact({f"{n}.png": b"x"}, job_id=job, kind="image").id for n in range(3)]
+    path = f"/v1/jobs/{job}/artifacts"
+    first = ann.get(path, params={"limit": 2}).json()
+    second = ann.get(path, params={"limit": 2, "cursor": first["next_cursor"]}).json()
+    assert [each["id"] for each in first["items"] + second["items"]] == made
+    assert second["next_cursor"] is None
+    assert bob.get(path).status_code == 404
+
+
+def test_another_owner_finds_nothing(ann: Person, bob: Person) -> None:
+    job = ann.fine_tune().json()["id"]
+    for answer in (
+        bob.get(f"/v1/jobs/{job}"),
+        bob.get(f"/v1/jobs/{job}/events"),
+        bob.post(f"/v1/jobs/{job}/cancel"),
+        ann.get("/v1/jobs/job_nothing"),
+        ann.get("/v1/jobs/not%20an%20id"),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    assert bob.get("/v1/jobs").json()["items"] == []
+    theirs = bob.fine_tune(dataset=ann.dataset(("dog.png", uploads.picture())))
+    assert theirs.status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code", "pointer"),
+    [
+        ({"lora": {"rank": 0}}, 422, "greater_than_equal", "/spec/lora/rank"),
+        ({"lora": {"rank": 257}}, 422, "less_than_equal", "/spec/lora/rank"),
+        ({"steps": 0}, 422, "greater_than_equal", "/spec/steps"),
+        ({"steps": 3, "epochs": 2}, 422, "value_error", "/spec"),
+        ({"instance_prompt": " "}, 422, "string_pattern_mismatch", "/spec/instance_prompt"),
+        ({"prior": {"weight": 1}}, 422, "value_error", "/spec/prior"),
+        ({"sample": {"prompts": []}}, 422, "too_short", "/spec/sample/prompts"),
+        ({"stesp": 3}, 422, "extra_forbidden", "/spec/stesp"),
+    ],
+)
+def test_bad_specs_are_pointed_at(
+    change: dict[str, Any], status: int, code: str, pointer: str, ann: Person
+) -> None:
+    refused = ann.fine_tune(**change)
+    assert refused.status_code == status
+    errors = refused.json()["errors"]
+    assert (errors[0]["pointer"], errors[0]["code"]) == (pointer, code)
+    assert ann.get("/v1/jobs").json()["items"] == []
+
+
+def test_a_prompt_of_the_wrong_type_is_pointed_at_without_names_of_types(ann: Person) -> None:
+    body = {"kind": "generate", "spec": {"base": "nano-sdxl", "prompt": ["a dog", ""]}}
+    errors = ann.post("/v1/jobs", body).json()["errors"]
+    assert "/spec/prompt/1" in [error["pointer"] for error in errors]
+    assert all("str" not in error["pointer"] for error in errors)
+
+
+def test_what_a_spec_names_must_be_there(ann: Person) -> None:
+    assert ann.fine_tune(base="sd-15").json()["code"] == "base_unknown"
+    assert ann.fine_tune(dataset="dst_nothing").status_code == 404
+    assert ann.fine_tune(dataset=ann.dataset()).json()["code"] == "dataset_empty"
+    absent = ann.fine_tune(base="ssd-1b")
+    assert (absent.status_code, absent.json()["code"]) == (409, "base_not_available")
+    assert "stillroom models pull ssd-1b" in absent.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"kind": "distill"}, "/kind"),
+        ({"spec": "nano"}, "/spec"),
+        ({"spec": None}, "/spec"),
+        ({"priority": 101}, "/priority"),
+        ({"labels": {"a b": "c"}}, "/labels/a b"),
+        ({"webhook": "whk_1"}, "/webhook"),
+        ({"after": "job_1"}, "/after"),
+        ({"deadline_seconds": 5}, "/deadline_seconds"),
+        ({"colour": "red"}, "/colour"),
+    ],
+)
+def test_bad_submissions(change: dict[str, Any], pointer: str, ann: Person) -> None:
+    body = {"kind": "generate", "spec": {"base": "nano-sdxl", "prompt": "a dog"}} | change
+    refused = ann.post("/v1/jobs", body)
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["pointer"] == pointer
+
+
+def test_going_first_takes_an_administrator(ann: Person, admin: Person) -> None:
+    body = {"kind": "generate", "spec": {"base": "nano-sdxl", "prompt": "a dog"}, "priority": 1}
+    assert ann.post("/v1/jobs", body).status_code == 403
+    assert ann.post("/v1/jobs", body | {"priority": -5}).status_code == 201
+    first = admin.post("/v1/jobs", body)
+    assert first.status_code == 201
+    assert first.json()["queue_position"] == 1
+    admin.post(f"/v1/jobs/{first.json()['id']}/cancel")
+
+
+def test_the_bell_rings_after_the_commit(
+    ann: Person, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    bell = server.app.state.bell
+    monkeypatch.setattr(
+        type(bell), "ring", lambda _: seen.append(len(ann.get("/v1/jobs").json()["items"]))
+    )
+    ann.fine_tune()
+    assert seen == [1]
