@@ -15,7 +15,7 @@ from core.config import Settings
 from core.db import migrate
 from core.files.lock import LockFile
 from core.files.mounts import is_network_mount
-from core.tether import PARENT
+from core.tether import PARENT, die_with_parent
 from worker import device
 from worker.device import Device
 
@@ -112,6 +112,7 @@ def worker_child(pinned: Device) -> Child:
 
 
 def main() -> None:
+    die_with_parent()
     parser = argparse.ArgumentParser(prog="python -m worker.supervisor", description=__doc__)
     parser.add_argument("--workers-only", action="store_true", help="no API: a further host")
     workers_only = parser.parse_args().workers_only

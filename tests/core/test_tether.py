@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+from tests.support.server import is_running, wait_until
+
 CHILD = "from core.tether import die_with_parent; die_with_parent(); import time; time.sleep(60)"
 PARENT = f"""
 import os, subprocess, sys
@@ -28,19 +30,7 @@ def test_the_child_of_a_killed_parent_ends() -> None:
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    deadline = time.monotonic() + 5
-    while is_running(child) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not is_running(child)
-
-
-def is_running(pid: int) -> bool:
-    """A zombie that nobody waits for has ended all the same."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    wait_until(lambda: not is_running(child), 5, "the child has ended")
 
 
 def test_a_process_that_names_no_parent_is_left_alone() -> None:

@@ -1,0 +1,158 @@
+"""Processes that die, and what becomes of their job: it goes on, and nothing is left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.answers import Job
+from api.client import Client
+from tests.support import pictures
+from tests.support.server import (
+    Server,
+    descendants_of,
+    is_running,
+    kill,
+    running,
+    wait_until,
+)
+
+RECOVERY_SECONDS = 3.0
+"""From a death on this host to the job's return to the queue (invariant I10)."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running(tmp_path_factory.mktemp("faults") / "home") as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def dataset(server: Server, tmp_path_factory: pytest.TempPathFactory) -> str:
+    with server.client() as client:
+        dataset = client.create_dataset("dog")
+        client.upload(dataset["id"], pictures.write(tmp_path_factory.mktemp("pictures"), 2))
+    return dataset["id"]
+
+
+def begin(client: Client, dataset: str, steps: int = 30) -> Job:
+    """A training that is past its first step."""
+    spec: dict[str, Any] = {
+        "base": "nano-ssd-1b",
+        "dataset": dataset,
+        "instance_prompt": "a photo of sks dog",
+        "steps": steps,
+    }
+    job = client.fine_tune(spec)
+    for now, _ in client.watch(job["id"]):
+        if now["progress"]["step"] >= 1:
+            return now
+    raise AssertionError(f"it ended before it began: {client.job(job['id'])}")
+
+
+def states(client: Client, job: Job) -> list[str]:
+    return [e["data"]["state"] for e in client.events(job["id"]) if e["type"] == "state"]
+
+
+def check_it_ended_once(client: Client, job: Job, attempt: int) -> Job:
+    ended = client.wait(job["id"])
+    assert (ended["state"], ended["attempt"]) == ("succeeded", attempt), ended["error"]
+    assert states(client, job).count("succeeded") == 1
+    made = list(client.artifacts_of(job["id"]))
+    assert [artifact["role"] for artifact in made] == ["lora", "report"]
+    attempts = [event["attempt"] for event in client.events(job["id"])]
+    assert attempts == sorted(attempts)
+    return ended
+
+
+def test_a_killed_runner_costs_an_attempt(
+    server: Server, client: Client, dataset: str, tmp_path: Path
+) -> None:
+    job = begin(client, dataset)
+    kill(server.runner_pid())
+    wait_until(
+        lambda: states(client, job) == ["queued", "running", "queued"],
+        RECOVERY_SECONDS,
+        "the job is back in the queue",
+    )
+    ended = check_it_ended_once(client, job, attempt=2)
+    assert ended["result"]
+    client.download(ended["result"]["lora"], tmp_path / "lora.safetensors")
+
+
+def test_a_killed_worker_takes_its_runner_along_and_is_replaced(
+    server: Server, client: Client, dataset: str
+) -> None:
+    job = begin(client, dataset)
+    worker, runner = server.worker_pid(), server.runner_pid()
+    kill(worker)
+    wait_until(lambda: not is_running(runner), 2.0, "the runner has ended with its worker")
+    wait_until(lambda: "queued" in states(client, job)[1:], RECOVERY_SECONDS, "the job is back")
+    check_it_ended_once(client, job, attempt=2)
+    assert server.worker_pid() != worker
+
+
+def test_everything_killed_at_once_and_started_again(
+    server: Server, client: Client, dataset: str
+) -> None:
+    job = begin(client, dataset)
+    everyone = [server.process.pid, *descendants_of(server.process.pid)]
+    for pid in everyone:
+        kill(pid)
+    server.process.wait()
+    wait_until(lambda: not any(map(is_running, everyone)), 5.0, "nobody is left")
+    server.start_again()
+    check_it_ended_once(client, job, attempt=2)
+
+
+def test_an_api_that_is_killed_is_replaced_and_the_job_goes_on(
+    server: Server, client: Client, dataset: str
+) -> None:
+    job = begin(client, dataset)
+    api = next(pid for pid in descendants_of(server.process.pid) if "-m\0api\0" in command(pid))
+    kill(api)
+    server.wait_until_ready()
+    check_it_ended_once(client, job, attempt=1)
+
+
+def command(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+def test_a_second_server_on_one_home_is_refused(server: Server) -> None:
+    second = subprocess.run(
+        [sys.executable, "-m", "worker.supervisor"],
+        env={**os.environ, **server.environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert second.returncode == 1
+    assert "Another `stillroom serve` runs on" in second.stderr
+
+
+def test_sigterm_gives_the_job_back_and_ends_in_time(
+    server: Server, client: Client, dataset: str
+) -> None:
+    job = begin(client, dataset, steps=40)
+    everyone = descendants_of(server.process.pid)
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(20) == 0
+    assert not any(map(is_running, everyone))
+    assert not list(server.settings.run_path.glob("wrk_*.lock"))
+    server.start_again()
+    check_it_ended_once(client, job, attempt=2)
+    given_back = [e["data"] for e in client.events(job["id"]) if e["data"].get("reason")]
+    assert [data["reason"] for data in given_back] == ["worker_stopped"]
