@@ -1,7 +1,10 @@
 """`python -m api`: the front end alone, on the address that the settings name."""
 
+import os
 import signal
+import socket
 import sys
+import threading
 
 import uvicorn
 
@@ -11,7 +14,19 @@ from core.config import Settings
 from core.tether import die_with_parent
 
 OPEN_REQUESTS_SECONDS = 5
-"""Downloads under way at the end are cut after this; clients go on with Range."""
+"""Requests under way at the end are cut after this; downloads go on with Range."""
+THREADS_SECONDS = 5
+"""A thread deep in a picture cannot be cut; an upload that was not answered is sent again."""
+
+
+class Server(uvicorn.Server):
+    """Ends in time, whatever its threads are doing."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        last = threading.Timer(THREADS_SECONDS, os._exit, [0])
+        last.daemon = True
+        last.start()
 
 
 def main() -> None:
@@ -19,7 +34,7 @@ def main() -> None:
     die_with_parent()
     settings = Settings()
     log.configure(settings.log_level)
-    uvicorn.run(
+    config = uvicorn.Config(
         create_app(settings),
         host=settings.host,
         port=settings.port,
@@ -30,6 +45,7 @@ def main() -> None:
         ws="none",
         timeout_graceful_shutdown=OPEN_REQUESTS_SECONDS,
     )
+    Server(config).run()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
-from core.errors import BadRequest, Problem, ServiceError, Unprocessable
+from core.errors import BadRequest, Problem, ServiceError, Unavailable, Unprocessable
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,11 @@ def internal(request_id: str) -> JSONResponse:
     error = ServiceError(
         f"Something went wrong here. The server's log has the reason under {request_id}."
     )
+    return problem(error, request_id)
+
+
+def stopping(request_id: str) -> JSONResponse:
+    error = Unavailable("The server is ending: send this again in a moment.", retry_after_seconds=5)
     return problem(error, request_id)
 
 

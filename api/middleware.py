@@ -1,5 +1,6 @@
 """What every request passes first: its id, the name it was sent to, the size of its body."""
 
+import asyncio
 import logging
 import re
 import time
@@ -7,6 +8,7 @@ from http import HTTPStatus
 from ipaddress import ip_address
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors
@@ -40,6 +42,12 @@ class RequestIds:
         with logs.bind(request_id=request_id):
             try:
                 await self.app(scope, receive, answer)
+            except asyncio.CancelledError:
+                if answer.status is not None:
+                    raise
+                await errors.stopping(request_id)(scope, receive, answer)
+            except ClientDisconnect:
+                log.info("the client left before it had said everything")
             except Exception:
                 log.exception("a request failed")
                 if answer.status is not None:

@@ -142,7 +142,7 @@ def read_image(
     with database.read() as session:
         dataset = datasets.get(session, caller.owner, dataset_id)
         image = datasets.get_image(session, dataset, image_id)
-        if accept.partition(";")[0].strip() == "application/json":
+        if accept.split(",")[0].partition(";")[0].strip() == "application/json":
             return ImageRead.of(image)
     png = store.read(image.store_key)
     return Response(

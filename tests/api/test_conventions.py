@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from fastapi.testclient import TestClient
 
@@ -133,6 +134,32 @@ def test_what_nobody_foresaw_leaks_nothing(
     assert answer.headers["Content-Type"] == PROBLEM
     assert "secret" not in answer.text
     assert "secret" in caplog.text
+
+
+def test_a_client_that_leaves_is_no_failure_of_ours(
+    ann: Person, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    headers = [
+        (b"host", b"localhost"),
+        (b"content-type", b"multipart/form-data; boundary=x"),
+        (b"authorization", f"Bearer {ann.token}".encode()),
+    ]
+    path = f"/v1/datasets/{ann.dataset()}/images"
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "headers": headers}
+    scope |= {"query_string": b"", "asgi": {"version": "3.0"}, "http_version": "1.1"}
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    with caplog.at_level("INFO"):
+        anyio.run(server.app, scope, receive, send)
+    assert sent == []
+    assert "the client left" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def test_healthz_and_readyz(server: Server, tmp_path: Path) -> None:

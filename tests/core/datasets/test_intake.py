@@ -51,8 +51,8 @@ class House:
 
 
 @pytest.fixture
-def house(database: Database, settings: Settings) -> House:
-    return House(database, settings)
+def house(any_database: Database, settings: Settings) -> House:
+    return House(any_database, settings)
 
 
 def codes(item: Item) -> list[str]:
