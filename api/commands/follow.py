@@ -10,14 +10,13 @@ from api.client import Client
 from api.commands.terminal import err, say, seconds_text
 
 LINE_SECONDS = 5.0
-"""Between two lines where there is no terminal: a log is read later, not watched."""
+"""Between two lines where there is no terminal, and before the first: most jobs need none."""
 
 
-def follow(client: Client, job_id: str) -> Job:
-    """The job once it has ended; meanwhile shows where it is."""
-    if err.is_terminal:
-        return _as_bar(_looks(client, job_id))
-    return _as_lines(_looks(client, job_id))
+def follow(client: Client, job_id: str, name: str | None = None) -> Job:
+    """The job once it has ended; meanwhile shows where it is, in lines under ``name`` or its id."""
+    looks = _looks(client, job_id)
+    return _as_bar(looks) if err.is_terminal else _as_lines(looks, name or f"{job_id} ")
 
 
 def _looks(client: Client, job_id: str) -> Iterator[tuple[Job, float | None]]:
@@ -61,14 +60,13 @@ def _draw(bar: Progress, task: TaskID, job: Job, loss: float | None) -> None:
     )
 
 
-def _as_lines(looks: Iterator[tuple[Job, float | None]]) -> Job:
-    told, told_at = "", 0.0
+def _as_lines(looks: Iterator[tuple[Job, float | None]], name: str) -> Job:
+    told_at = time.monotonic()
     for job, loss in looks:
         now = time.monotonic()
-        news = job["state"] != told or now - told_at >= LINE_SECONDS
-        if news and job["state"] not in ENDED:
-            say(f"{job['id']} {job['state']}  {_words(job, loss)}".rstrip())
-            told, told_at = job["state"], now
+        if now - told_at >= LINE_SECONDS and job["state"] not in ENDED:
+            say(f"{name}{job['state']}  {_words(job, loss)}".rstrip())
+            told_at = now
     return job
 
 

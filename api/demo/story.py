@@ -34,6 +34,8 @@ LEARNING_RATE = 1e-3
 SEED = 7
 PROMPT_OF_THEIRS = "a photo of sks"
 """For pictures of we do not know what: the rare word alone."""
+LABEL = 13
+"""Columns before the sentence."""
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
 SCRIPT = """\
@@ -46,6 +48,12 @@ pipe.load_lora_weights(checkpoint)
 pipe(prompt, num_inference_steps=50).images[0].save('demo.png')
 """
 """What anybody writes who has the file and no Stillroom."""
+
+
+NOTE = (
+    f"{BASE} is SSD-1B's layout at toy widths, and its weights are random: expect colours that "
+    "move with the LoRA, no robot. What was learnt is in the loss."
+)
 
 
 class DemoFailed(ClientError):
@@ -72,6 +80,7 @@ def run(settings: Settings, *, images: Path | None, steps: int) -> None:
     script, loaded = _load_in_diffusers(settings.models_path / BASE, lora, prompt, folder)
     drawn = _compose([before, after, loaded], pictures, prompt, folder / "sheet.png")
     _tell("end", f"the server has ended; all of it took {_since(began)}")
+    _tell("note", NOTE)
     _where(
         {
             "sheet": drawn,
@@ -108,7 +117,7 @@ def _upload(client: Client, pictures: list[Path]) -> str:
 def _draw(client: Client, prompt: str, path: Path, lora: str | None = None) -> Path:
     loras = [] if lora is None else [{"artifact": lora}]
     job = client.generate({"base": BASE, "prompt": prompt, "seed": SEED, "loras": loras})
-    job = _finish(client, job)
+    job = _finish(client, job, "drawing")
     return client.download(_made(job, "images")[0], path)
 
 
@@ -123,13 +132,13 @@ def _train(client: Client, dataset: str, prompt: str, steps: int) -> Job:
         "seed": SEED,
     }
     began = time.monotonic()
-    job = _finish(client, client.fine_tune(spec))
+    job = _finish(client, client.fine_tune(spec), "training")
     _tell("training", f"{steps} steps of DreamBooth in {_since(began)} on {job['device']}")
     return job
 
 
-def _finish(client: Client, job: Job) -> Job:
-    job = follow(client, job["id"])
+def _finish(client: Client, job: Job, what: str) -> Job:
+    job = follow(client, job["id"], f"{what:<{LABEL}}")
     if job["state"] != "succeeded":
         why = job["error"]["detail"] if job["error"] else "no reason was given"
         raise DemoFailed(f"The {job['kind']} job {job['state']}: {why}")
@@ -208,7 +217,7 @@ def _where(files: dict[str, Path]) -> None:
 
 
 def _tell(what: str, sentence: str) -> None:
-    out.print(f"[bold]{what:<12}[/bold]{escape(sentence)}", soft_wrap=True)
+    out.print(f"[bold]{what:<{LABEL}}[/bold]{escape(sentence)}", soft_wrap=True)
 
 
 def _since(began: float) -> str:

@@ -272,6 +272,7 @@ def test_watch_leaves_with_the_ending(
 ) -> None:
     monkeypatch.setenv("STILLROOM_KEY", "any")
     monkeypatch.setattr(client_module, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(follow, "LINE_SECONDS", 0)
     looks = iter([a_look("queued", 0), a_look("running", 120), a_look(state, 500)])
     event = {"seq": 1, "at": "", "type": "progress", "attempt": 1, "data": {"loss": 0.2213}}
 

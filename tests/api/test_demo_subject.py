@@ -1,7 +1,9 @@
 """The demo's pictures, its sheet and its server, as far as no model is needed."""
 
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from api.commands.terminal import short
 from api.demo import server, sheet, subject
 from api.demo.server import ServerTrouble, serving
 from api.demo.sheet import Tile
-from api.demo.story import DemoFailed, _compare, run
+from api.demo.story import DemoFailed, _compare, _ending_on_signals, run
 from core.config import Settings
 
 
@@ -91,6 +93,28 @@ def test_server_that_never_is_ready_is_ended(
         _serve(tmp_path)
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_in_the_middle_ends_the_server_too(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = tmp_path / "pid"
+    idle = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    monkeypatch.setattr(launch, "command", lambda *_: [sys.executable, "-c", idle])
+    monkeypatch.setattr(server, "_key_once_ready", lambda *_: "any")
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        _serve_until_signalled(number, pid)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+def _serve_until_signalled(number: signal.Signals, pid: Path) -> None:
+    with _ending_on_signals(), serving(Settings(home=pid.parent)):
+        while not (pid.exists() and pid.read_text()):
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+        time.sleep(10)
 
 
 def _serve(home: Path) -> None:
