@@ -7,6 +7,7 @@ from core.config import Settings
 
 if TYPE_CHECKING:
     from celery import Celery
+    from kombu import Exchange
 
 log = logging.getLogger(__name__)
 
@@ -15,6 +16,8 @@ LOOK = "stillroom.look"
 
 EXPIRES_SECONDS = 60
 _CONNECT_SECONDS = 1.0
+_IMPATIENT = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
+"""One more try after a tenth of a second: a client waits for its answer meanwhile."""
 
 
 class Bell(Protocol):
@@ -41,7 +44,12 @@ class BrokerBell:
 
         try:
             self._connected().send_task(
-                LOOK, exchange=LOOK, routing_key="", expires=EXPIRES_SECONDS, retry=False
+                LOOK,
+                exchange=LOOK,
+                declare=[fanout()],  # or kombu takes the exchange for a direct one
+                routing_key=LOOK,
+                expires=EXPIRES_SECONDS,
+                retry=False,
             )
         except (OperationalError, OSError) as error:
             log.warning("the broker does not hear the bell: workers will poll: %s", error)
@@ -52,17 +60,22 @@ class BrokerBell:
 
             self._app = Celery(broker=self.broker_url, set_as_current=False)
             self._app.conf.update(bell_config())
+            self._app.conf.broker_transport_options |= _IMPATIENT
         return self._app
+
+
+def fanout() -> "Exchange":
+    from kombu import Exchange
+
+    return Exchange(LOOK, type="fanout", durable=False)
 
 
 def bell_config() -> dict[str, object]:
     """Celery's settings that both ends of the bell share."""
-    from kombu import Exchange
     from kombu.common import Broadcast
 
-    exchange = Exchange(LOOK, type="fanout", durable=False)
     return {
-        "task_queues": [Broadcast(LOOK, exchange=exchange, auto_delete=True)],
+        "task_queues": [Broadcast(LOOK, exchange=fanout(), auto_delete=True)],
         "task_default_queue": LOOK,
         "task_ignore_result": True,
         "task_serializer": "json",

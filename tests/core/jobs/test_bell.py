@@ -1,0 +1,63 @@
+"""The bell on a real Redis: every worker hears it, and nobody waits for a broker that is away."""
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from pydantic import SecretStr
+
+from core.config import Settings
+from core.jobs.bell import LOOK, BrokerBell, SilentBell, bell_config, bell_of
+from tests.support.redis import redis_server
+
+
+@pytest.fixture
+def broker_url(tmp_path: Path) -> Iterator[str]:
+    with redis_server(tmp_path) as url:
+        yield url
+
+
+class Listener:
+    """What one worker hears on its queue of the fanout."""
+
+    def __init__(self, broker_url: str) -> None:
+        app = Celery(broker=broker_url, set_as_current=False)
+        app.conf.update(bell_config())
+        self.heard: list[str] = []
+        self.connection = app.connection()
+        consumer = app.amqp.TaskConsumer(
+            self.connection.channel(),
+            on_message=lambda message: self.heard.append(message.headers["task"]),
+            no_ack=True,
+        )
+        consumer.consume()
+
+    def listen(self, seconds: float) -> list[str]:
+        with suppress(TimeoutError):
+            for _ in range(10):  # subscribing is an event too
+                self.connection.drain_events(timeout=seconds)
+        return self.heard
+
+
+def test_every_worker_hears_one_ring(broker_url: str) -> None:
+    workers = [Listener(broker_url), Listener(broker_url)]
+    assert [worker.listen(seconds=0.2) for worker in workers] == [[], []]
+    BrokerBell(broker_url).ring()
+    assert [worker.listen(seconds=1) for worker in workers] == [[LOOK], [LOOK]]
+    for worker in workers:
+        worker.connection.release()
+
+
+def test_a_broker_that_is_away_costs_little_and_loses_nothing() -> None:
+    began = time.monotonic()
+    BrokerBell("redis://127.0.0.1:1/0").ring()
+    assert time.monotonic() - began < 2
+
+
+def test_no_broker_no_bell(tmp_path: Path) -> None:
+    assert isinstance(bell_of(Settings(home=tmp_path)), SilentBell)
+    settings = Settings(home=tmp_path, broker_url=SecretStr("redis://127.0.0.1:1/0"))
+    assert isinstance(bell_of(settings), BrokerBell)
