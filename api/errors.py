@@ -178,9 +178,12 @@ def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, ServiceError):  # our own, caught while the body was read
         return _on_service_error(request, error.__cause__)
-    if isinstance(error.__cause__, RecursionError):
-        too_deep = BadRequest("The body is nested too deeply to be read.", code="malformed_json")
-        return problem(too_deep, request_id_of(request))
+    if error.__cause__ is not None:
+        unreadable = BadRequest(
+            "The body is JSON that cannot be read: nested too deeply, or a number too long.",
+            code="malformed_json",
+        )
+        return problem(unreadable, request_id_of(request))
     title = HTTPStatus(error.status_code).phrase
     refusal = ServiceError(
         _own_words(request, error), code=_CODES.get(error.status_code, "refused")

@@ -10,7 +10,7 @@ import anyio.to_thread
 from fastapi import FastAPI
 
 from api import errors, openapi
-from api.middleware import BodyCap, HostCheck, RequestIds
+from api.middleware import BodyCap, HostCheck, RequestIds, ZeroBytes
 from api.routes import artifacts, datasets, docs, health, jobs, keys, models
 from core.artifacts.store import Store
 from core.config import Settings
@@ -44,6 +44,7 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     openapi.install(app)
     app.add_middleware(BodyCap, settings=settings)
+    app.add_middleware(ZeroBytes)
     app.add_middleware(HostCheck, settings=settings)
     app.add_middleware(RequestIds)
     return app

@@ -6,6 +6,7 @@ import re
 import time
 from http import HTTPStatus
 from ipaddress import ip_address
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -14,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api import errors
 from core import log as logs
 from core.config import MIB, Settings
-from core.errors import ServiceError, TooLarge, WrongHost
+from core.errors import NotFound, ServiceError, TooLarge, Unprocessable, WrongHost
 from core.ids import new_id
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ class RequestIds:
                 _level(scope["method"], answer.status),
                 "%s %s",
                 scope["method"],
-                scope["path"],
+                quote(scope["path"]),  # a path may hold line ends
                 extra={
                     "status": answer.status,
                     "seconds": round(time.monotonic() - started, 4),
@@ -107,6 +108,23 @@ class HostCheck:
             "STILLROOM_ALLOWED_HOSTS."
         )
         await _refuse(refusal, scope, receive, send)
+
+
+class ZeroBytes:
+    """Refuses them in addresses: no name of ours has one, and PostgreSQL takes none."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and "\0" in scope["path"]:
+            refusal: ServiceError = NotFound(f"There is nothing at {quote(scope['path'])}.")
+            await _refuse(refusal, scope, receive, send)
+        elif scope["type"] == "http" and b"%00" in scope["query_string"]:
+            refusal = Unprocessable("The query holds a zero byte: leave it out.")
+            await _refuse(refusal, scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
 
 class BodyCap:

@@ -15,8 +15,11 @@ def encoded(cursor: str | None) -> str | None:
 
 def decoded(text: str) -> str:
     try:
-        return base64.b64decode(text.encode(), altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, UnicodeError) as error:
+        cursor = base64.b64decode(text.encode(), altchars=b"-_", validate=True).decode("ascii")
+        if not cursor or not cursor.isprintable():
+            raise ValueError(cursor)
+        return cursor
+    except (binascii.Error, ValueError) as error:
         detail = "`cursor` is not one of ours: send `next_cursor` of the page before, unchanged."
         raise Unprocessable(
             detail, code="bad_cursor", errors=[Problem("/cursor", "bad_cursor", detail)]

@@ -1,10 +1,11 @@
 """What clients see, in the exact shapes of the contract, and what they send beside job specs."""
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from core.datasets.intake import Item
 from core.datasets.report import Finding, Summary
@@ -13,6 +14,7 @@ from core.owners.service import Scope
 from core.specs import SPECS, NotYet
 
 Row = TypeVar("Row")
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 NO_CONTROLS = r"^[^\x00-\x1f\x7f]*$"
 Name = Annotated[
     str,
@@ -20,8 +22,25 @@ Name = Annotated[
 ]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[\w./-]+$")]
 LabelValue = Annotated[str, StringConstraints(max_length=255, pattern=NO_CONTROLS)]
+
+
+def _only_text(document: dict[str, Any]) -> dict[str, Any]:
+    """Refuses what JSON can say and no database can keep, at any depth."""
+    waiting: list[Any] = [document]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            waiting += value
+        elif isinstance(value, str) and _NO_TEXT.search(value):
+            raise ValueError("a text in it holds a zero byte or half a surrogate pair")
+    return document
+
+
 SpecDocument = Annotated[
     dict[str, Any],
+    AfterValidator(_only_text),
     WithJsonSchema(
         {"anyOf": [{"$ref": f"#/components/schemas/{spec.__name__}"} for spec in SPECS.values()]}
     ),

@@ -136,7 +136,7 @@ def read_image(
     size: Annotated[
         int | None, Query(ge=16, le=2048, description="Pixels of the longer side.")
     ] = None,
-    accept: Annotated[str, Header()] = "*/*",
+    accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
 ) -> ImageRead | Response:
     """Pixels, re-encoded as PNG without metadata; with `size` a thumbnail."""
     with database.read() as session:

@@ -105,7 +105,7 @@ def list_events(
     database: DatabaseDep,
     after: Annotated[int, Query(ge=0, description="The last `seq` you have seen.")] = 0,
     limit: Limit = pages.LIMIT,
-    accept: Annotated[str, Header()] = "*/*",
+    accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
 ) -> EventsRead:
     """What happened to a job, oldest first."""
     if accept.partition(";")[0].strip() == "text/event-stream":

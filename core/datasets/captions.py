@@ -90,6 +90,7 @@ def _read_line(line: str, where: str, folder: PurePosixPath) -> Caption | Refuse
         name, text = row["file_name"], row["text"]
         if not isinstance(name, str) or not isinstance(text, str):
             raise TypeError
+        _require_storable(name + text)
         text = text.strip()
         _require_short(text, where)
     except Refused as refused:
@@ -109,6 +110,13 @@ def _decoded(raw: bytes, filename: str) -> str:
     if "\0" in text:
         raise Refused("not_text", f"{filename} is not text: it holds zero bytes.")
     return text
+
+
+def _require_storable(text: str) -> None:
+    """JSON can say zero bytes and halves of surrogate pairs; no database keeps them."""
+    text.encode()
+    if "\0" in text:
+        raise ValueError("a zero byte")
 
 
 def _require_short(text: str, where: str) -> None:

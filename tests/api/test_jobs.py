@@ -133,6 +133,18 @@ def test_a_prompt_of_the_wrong_type_is_pointed_at_without_names_of_types(ann: Pe
     assert all("str" not in error["pointer"] for error in errors)
 
 
+@pytest.mark.parametrize("text", ["\\ud800", "\\u0000"])
+def test_what_no_database_can_keep_is_refused(text: str, ann: Person) -> None:
+    body = '{"kind": "generate", "spec": {"base": "nano-sdxl", "prompt": "a", "loras": [{"X": 1}]}}'
+    refused = ann.post(
+        "/v1/jobs",
+        content=body.replace("X", text),
+        headers={"Content-Type": "application/json"},
+    )
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["pointer"] == "/spec"
+
+
 def test_what_a_spec_names_must_be_there(ann: Person) -> None:
     assert ann.fine_tune(base="sd-15").json()["code"] == "base_unknown"
     assert ann.fine_tune(dataset="dst_nothing").status_code == 404

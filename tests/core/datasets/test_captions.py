@@ -34,11 +34,19 @@ def test_what_is_no_caption(content: bytes, code: str) -> None:
 
 
 def test_a_table_goes_line_by_line_from_its_own_folder() -> None:
-    table = b'{"file_name": "dog.png", "text": " a dog ", "more": 1}\n\n[]\n{"file_name": 1}\n{"'
+    table = rb"""{"file_name": "dog.png", "text": " a dog ", "more": 1}
+
+[]
+{"file_name": 1}
+{"
+{"file_name": "a", "text": "\ud800"}
+{"file_name": "\ud800", "text": "a"}
+{"file_name": "a", "text": "\u0000"}
+"""
     lines = list(captions.read_table(io.BytesIO(table), "a.zip/metadata.jsonl"))
     assert lines[0] == Caption("a.zip/dog.png", "name", "a dog")
     bad = [line for line in lines[1:] if isinstance(line, Refused)]
-    assert [line.flaw.code for line in bad] == ["bad_metadata"] * 3
+    assert [line.flaw.code for line in bad] == ["bad_metadata"] * 6
     assert "line 3 of a.zip/metadata.jsonl" in bad[0].flaw.detail
 
 
