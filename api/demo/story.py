@@ -28,7 +28,7 @@ from api.demo.sheet import Tile
 from core.config import Settings
 
 BASE = "nano-ssd-1b"
-DEFAULT_STEPS = 300
+DEFAULT_STEPS = 200
 LEARNING_RATE = 1e-3
 """Ten times the default: toy widths bear it, and a demo has no thousand steps."""
 SEED = 7
