@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +22,12 @@ from core.ids import new_id
 from core.owners import service as owners
 from core.owners.service import Scope
 from tests.support import uploads
+from tests.support.databases import postgres_database
 
 
 @dataclass(frozen=True)
 class Server:
-    """One application for a folder of tests: owners keep them apart."""
+    """One application on each database for a folder of tests: owners keep the tests apart."""
 
     http: TestClient
     settings: Settings
@@ -122,11 +124,19 @@ class Person:
             )
 
 
-@pytest.fixture(scope="package")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    settings = Settings(home=tmp_path_factory.mktemp("home"))
-    with TestClient(create_app(settings), base_url="http://localhost") as http:
-        yield Server(http, settings)
+@pytest.fixture(scope="package", params=["sqlite", "postgresql"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("home")
+    with ExitStack() as stack:
+        settings = Settings(home=home)
+        if request.param == "postgresql":
+            database = stack.enter_context(postgres_database())
+            url = database.engine.url.render_as_string(hide_password=False)
+            settings = Settings(home=home, database_url=url)
+        http = TestClient(create_app(settings), base_url="http://localhost")
+        yield Server(stack.enter_context(http), settings)
 
 
 @pytest.fixture
