@@ -58,6 +58,8 @@ def time_ids(
 ) -> Tensor:
     """SDXL's six numbers, in pixels, shape (1, 6), float32 on the CPU.
 
+    They stay float32 into the UNet, which embeds them: bfloat16 cannot tell 4000 from 4010.
+
     Args:
         original_hw: the picture's height and width before anything was done to it.
         crop_top_left: where the crop starts, in the resized picture.

@@ -18,6 +18,7 @@ from diffusers import (
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from core.files.atomic import sync
 from core.layouts import LAYOUTS, Layout
 
 SEED = 20231107
@@ -53,8 +54,8 @@ PADDING = ("<|endoftext|>", "!")
 def build(layout_id: str, folder: Path) -> None:
     """Writes the pipeline folder of ``nano-<layout_id>``, the same bytes each time.
 
-    Written beside ``folder`` and renamed, so a folder that exists is whole. An earlier one is
-    replaced.
+    Written beside ``folder`` and renamed, so a folder that exists is whole; where one exists, or
+    another process is faster, that one stays.
 
     Args:
         layout_id: a key of ``LAYOUTS``.
@@ -64,10 +65,20 @@ def build(layout_id: str, folder: Path) -> None:
     try:
         with torch.random.fork_rng(devices=[]):
             _pipeline(LAYOUTS[layout_id]).save_pretrained(aside)
-        shutil.rmtree(folder, ignore_errors=True)
-        aside.rename(folder)
+        for path in [*aside.rglob("*"), aside]:
+            sync(path)
+        _rename_unless_there(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _rename_unless_there(aside: Path, folder: Path) -> None:
+    try:
+        aside.rename(folder)
+    except OSError:
+        if not (folder / "model_index.json").exists():
+            raise
+    sync(folder.parent)
 
 
 def real_unet(layout: Layout) -> UNet2DConditionModel:

@@ -72,7 +72,7 @@ def denoise(
     pooled_RP = torch.cat([row.pooled_1P for row in rows])
     ids_R6 = conditioning.time_ids(
         original_hw=(height, width), crop_top_left=(0, 0), target_hw=(height, width)
-    ).to(components.device, components.dtype)
+    ).to(components.device)
     ids_R6 = ids_R6.repeat(len(rows), 1)
     for timestep in solver.timesteps:
         inputs_RCHW = solver.scale_model_input(torch.cat([latents_1CHW] * len(rows)), timestep)

@@ -6,7 +6,7 @@ own seed, and nothing that moves (ids, times, versions) goes into the file.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def generate(
     components: Components,
     loras: Sequence[tuple[Path, float]],
     out: Path,
-) -> Iterator[DenoiseReport]:
+) -> Generator[DenoiseReport, None, None]:
     """Yields after each denoising step, and once more for each finished picture.
 
     Closing the generator stops it between two steps; the components are as they were in any case.

@@ -44,7 +44,7 @@ GRID_SEED = 0
 
 def train(
     spec: FineTuneSpec, components: Components, pictures: Sequence[Path], out: Path
-) -> Iterator[StepReport]:
+) -> Generator[StepReport, None, None]:
     """Yields at each step, at each denoising step of a sample, and while preparing and checking.
 
     The components are as they were when the generator ends, however it ends.
@@ -253,7 +253,7 @@ class Course:
             encoder_hidden_states=self.prompt.text_1LD.expand(batch, -1, -1),
             added_cond_kwargs={
                 "text_embeds": self.prompt.pooled_1P.expand(batch, -1),
-                "time_ids": self.examples.time_ids_N6[rows_B].to(dtype),
+                "time_ids": self.examples.time_ids_N6[rows_B],
             },
         ).sample
         target_BCHW = self.process.target(clean_BCHW, noise_BCHW, timesteps_B)

@@ -46,6 +46,15 @@ def test_a_build_that_dies_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_is_there_stays(tmp_path: Path) -> None:
+    there = tmp_path / "nano"
+    there.mkdir()
+    (there / "model_index.json").write_text("{}")
+    nano.build("ssd-1b", there)
+    assert contents(there) == {Path("model_index.json"): b"{}"}
+    assert list(tmp_path.iterdir()) == [there]
+
+
 def test_the_pair_differs_in_the_unet_alone(nano_folders: Mapping[str, Path]) -> None:
     teacher, student = (contents(folder) for folder in nano_folders.values())
     assert teacher.keys() == student.keys()
