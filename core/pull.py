@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from httpx2 import HTTPError
+
 from core import bases
 from core.bases import FP16_VAE, Source
 from core.config import Settings
@@ -87,13 +89,12 @@ def _is_weights(path: str, component: str) -> bool:
 
 def _list(source: Source, hub_url: str, into: str = "") -> list[RemoteFile]:
     from huggingface_hub import HfApi  # slow to import, and only this verb needs it
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         info = HfApi(endpoint=hub_url or None).model_info(
             source.repository, revision=source.revision, files_metadata=True
         )
-    except (HfHubHTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         raise Unavailable(f"The hub does not list {source.repository}: {error}") from error
     return [
         RemoteFile(
@@ -110,7 +111,6 @@ def _list(source: Source, hub_url: str, into: str = "") -> list[RemoteFile]:
 
 def _fetch(file: RemoteFile, aside: Path, hub_url: str) -> None:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
 
     try:
         path = hf_hub_download(
@@ -120,7 +120,7 @@ def _fetch(file: RemoteFile, aside: Path, hub_url: str) -> None:
             local_dir=_download_folder(aside, file.source),
             endpoint=hub_url or None,
         )
-    except (HfHubHTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         raise Unavailable(f"{file.path} did not arrive: {error}. Run the same again.") from error
     if not _matches(Path(path), file):
         Path(path).unlink()

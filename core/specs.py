@@ -44,21 +44,17 @@ class LoraSpec(Spec):
     """The adapter: y = W x + (alpha / rank) B A x on each target. Hu et al., arXiv:2106.09685."""
 
     rank: int = Field(8, ge=1, le=256, description="Rank of A and B. 8 is DiffEngine's default.")
-    alpha: float | None = Field(
-        None, gt=0, le=4096, description="Scale of the update is alpha / rank. Default: rank, so 1."
+    alpha: float = Field(
+        default_factory=lambda given: float(given.get("rank", 8)),
+        gt=0,
+        le=4096,
+        description="Scale of the update is alpha / rank. Default: rank, so 1.",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of inputs dropped before A.")
     targets: Literal["attention"] = Field(
         "attention", description="attention: to_q, to_k, to_v and to_out.0 of every block."
     )
     dora: NotYet = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _alpha_defaults_to_rank(cls, data: object) -> object:
-        if isinstance(data, dict) and data.get("alpha") is None:
-            return {**data, "alpha": data.get("rank", 8)}
-        return data
 
 
 class SampleSpec(Spec):

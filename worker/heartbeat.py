@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 
+from core import bases
 from core.config import Settings
 from core.db.engine import Database
 from core.errors import Unavailable
@@ -56,7 +57,7 @@ class Heartbeat:
             self._nudged.clear()
             try:
                 with self.database.write() as session:
-                    answer = workers.beat(session, self.worker_id)
+                    answer = workers.beat(session, self.worker_id, bases.ids_here(self.settings))
                 heard_at = boot_seconds()
                 self.on_answer(answer)
             except Unavailable as error:

@@ -44,6 +44,7 @@ class Record:
         self.cancel_requested = False
         self._begun_at = time.monotonic()
         self._told_at = float("-inf")
+        self._unsaid: dict[str, Any] = {}
         self._pictures: list[str] = []
 
     @property
@@ -60,23 +61,28 @@ class Record:
         self.store.delete_prefix(f"jobs/{self.job.id}")
 
     def progress(self, report: Report) -> None:
-        """At most one row a second; the last step always."""
-        at = time.monotonic()
-        if at - self._told_at < PROGRESS_SECONDS and report.step < report.steps:
+        """Keeps the newest of each figure, and writes a row of them at most once a second."""
+        said = report.model_dump(exclude_none=True, exclude={"type"})
+        self._unsaid = {**self._unsaid, **said}
+        if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
+            with self.database.write() as session:
+                self._tell_progress(session)
+
+    def _tell_progress(self, session: Session) -> None:
+        """What is not written yet, so that the last row of a job is its last step."""
+        if not self._unsaid:
             return
-        self._told_at = at
+        report = Report.model_validate(self._unsaid)
         progress = progress_of(
-            report.step,
-            report.steps,
-            message=report.message,
-            eta_seconds=_eta_seconds(report),
+            report.step, report.steps, message=report.message, eta_seconds=_eta_seconds(report)
         )
-        measured = report.model_dump(
+        figures = report.model_dump(
             include={"loss", "learning_rate", "seconds_per_step"}, exclude_none=True
         )
-        with self.database.write() as session:
-            job = self.attempt.tell(session, "progress", progress | measured, progress=progress)
+        job = self.attempt.tell(session, "progress", progress | figures, progress=progress)
         self.cancel_requested = job.cancel_requested
+        self._told_at = time.monotonic()
+        self._unsaid = {}
 
     def picture(self, picture: Picture) -> None:
         facts = picture.model_dump(include={"prompt", "seed", "step"}, exclude_none=True)
@@ -94,6 +100,7 @@ class Record:
             for role, path in done.outputs.items()
         }
         with self.database.write() as session:
+            self._tell_progress(session)
             made = {}
             for role, (name, file) in files.items():
                 made[role] = self._add(session, role, role, name, file, self._facts_of(role))
@@ -102,10 +109,12 @@ class Record:
 
     def fail(self, code: str, detail: str) -> None:
         with self.database.write() as session:
+            self._tell_progress(session)
             self.attempt.fail(session, code, detail, self.device_seconds)
 
     def cancel(self) -> None:
         with self.database.write() as session:
+            self._tell_progress(session)
             self.attempt.cancel(session, self.device_seconds)
 
     def give_back(self, reason: str) -> None:

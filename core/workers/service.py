@@ -53,12 +53,15 @@ def set_ready(session: Session, worker_id: str) -> None:
     session.execute(update(Worker).where(Worker.id == worker_id).values(ready=True))
 
 
-def beat(session: Session, worker_id: str) -> BeatAnswer:
-    """Raises the worker's counter and those of all its jobs, in one statement each."""
+def beat(session: Session, worker_id: str, bases: list[str]) -> BeatAnswer:
+    """Raises the worker's counter and those of all its jobs, in one statement each.
+
+    ``bases`` are the ids that its disk holds now: one may have been pulled meanwhile.
+    """
     known = session.scalar(
         update(Worker)
         .where(Worker.id == worker_id)
-        .values(beat=Worker.beat + 1)
+        .values(beat=Worker.beat + 1, bases=bases)
         .returning(Worker.id)
     )
     rows = session.execute(

@@ -104,7 +104,7 @@ def test_a_beat_in_time_keeps_the_lease(
         reaper.look()
         clock.seconds += settings.lease_seconds - 1
         with any_database.write() as session:
-            assert workers.beat(session, worker.id).known
+            assert workers.beat(session, worker.id, []).known
     reaper.look()
     assert reread(any_database, job).state == "running"
 
@@ -114,7 +114,7 @@ def test_a_worker_that_beat_since_the_look_is_not_buried(
 ) -> None:
     worker = register(any_database, settings)
     with any_database.write() as session:
-        workers.beat(session, worker.id)
+        workers.beat(session, worker.id, [])
     with any_database.write() as session:
         assert not workers.forget(session, worker.id, beat=worker.beat)
     assert known_workers(any_database) == [worker.id]
@@ -143,10 +143,11 @@ def test_a_beat_brings_back_what_was_asked(any_database: Database, settings: Set
     submit(any_database, settings)
     job = take(any_database, worker)
     with any_database.write() as session:
-        answer = workers.beat(session, worker.id)
+        answer = workers.beat(session, worker.id, [])
         assert (answer.known, answer.cancelled_job_ids) == (True, frozenset())
+        assert workers.bases_on_workers(session) == set()
         jobs.cancel(session, job.owner, job.id)
-        assert workers.beat(session, worker.id).cancelled_job_ids == {job.id}
+        assert workers.beat(session, worker.id, []).cancelled_job_ids == {job.id}
         assert workers.cancelled_jobs(session, worker.id) == {job.id}
         workers.sign_off(session, worker.id)
-        assert not workers.beat(session, worker.id).known
+        assert not workers.beat(session, worker.id, []).known
