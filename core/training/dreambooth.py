@@ -76,39 +76,12 @@ def train(
 def _train(
     spec: FineTuneSpec, components: Components, pictures: Sequence[Path], out: Path
 ) -> Iterator[StepReport]:
-    steps = count_steps(spec, len(pictures))
-    now = StepReport(step=0, steps=steps, message="encoding pictures")
-    side = spec.resolution or components.native_size
-    views: list[EncodedView] = []
-    for number, path in enumerate(pictures):
-        views += data.encode_views(path, number, spec, components, side)
-        yield now
-    course = Course(
-        spec=spec,
-        components=components,
-        examples=data.gather(views, len(pictures)),
-        prompt=conditioning.encode_prompt(components, spec.instance_prompt),
-        process=noise.forward_process(components.scheduler.config, components.device),
-        lora=Lora(components.unet, spec.lora, seed=draws.derived_seed(spec.seed or 0, "lora", 0)),
-    )
+    now = StepReport(step=0, steps=count_steps(spec, len(pictures)), message="encoding pictures")
+    course = yield from _prepare(spec, components, pictures, now)
     now = replace(now, message="measuring the base")
     before = yield from course.fixed_grid_loss(now)
-    losses: list[tuple[int, float]] = []
     with course.lora.attached(components.unet):
-        for progress in loop.run(list(course.lora.parameters()), course.micro_loss, spec, steps):
-            now = StepReport(
-                step=progress.step,
-                steps=steps,
-                message="training",
-                loss=progress.loss,
-                learning_rate=progress.learning_rate,
-                seconds_per_step=progress.seconds_per_step,
-            )
-            if progress.loss is not None:
-                losses.append((progress.step, progress.loss))
-            yield now
-            if _wants_samples(spec, progress.step, steps):
-                yield from course.draw_samples(replace(now, loss=None), out)
+        losses, now = yield from course.learn(now, out)
         now = replace(now, loss=None, message="measuring the LoRA")
         after = yield from course.fixed_grid_loss(now)
     now = replace(now, message="checking the export")
@@ -120,7 +93,7 @@ def _train(
         "base": spec.base,
         "spec": spec.model_dump(mode="json"),
         "seed": spec.seed or 0,
-        "steps": steps,
+        "steps": now.steps,
         "losses": losses,
         "fixed_grid_loss": {"before": before, "after": after},
         "seconds_per_step": now.seconds_per_step,
@@ -130,13 +103,6 @@ def _train(
     }
     atomic.write_text(report_path, json.dumps(summary, indent=2))
     yield replace(now, message="done", outputs={"lora": lora_path, "report": report_path})
-
-
-def count_steps(spec: FineTuneSpec, pictures: int) -> int:
-    """Optimizer steps of a run; the last step of an epoch may reach into the next."""
-    if spec.epochs is not None:
-        return ceil(spec.epochs * pictures / (spec.batch_size * spec.accumulation))
-    return spec.steps or DEFAULT_STEPS
 
 
 @dataclass(frozen=True)
@@ -149,6 +115,29 @@ class Course:
     prompt: Conditioning
     process: ForwardProcess
     lora: Lora
+
+    def learn(
+        self, report: StepReport, out: Path
+    ) -> Generator[StepReport, None, tuple[list[tuple[int, float]], StepReport]]:
+        """Yields at each step and each step of a sample; returns the losses read, by step, and the
+        last step's report."""
+        losses: list[tuple[int, float]] = []
+        parameters = list(self.lora.parameters())
+        for progress in loop.run(parameters, self.micro_loss, self.spec, report.steps):
+            report = StepReport(
+                step=progress.step,
+                steps=report.steps,
+                message="training",
+                loss=progress.loss,
+                learning_rate=progress.learning_rate,
+                seconds_per_step=progress.seconds_per_step,
+            )
+            if progress.loss is not None:
+                losses.append((progress.step, progress.loss))
+            yield report
+            if _wants_samples(self.spec, report.step, report.steps):
+                yield from self.draw_samples(replace(report, loss=None), out)
+        return losses, report
 
     def micro_loss(self, step: int, micro: int) -> Tensor:
         """Mean loss of one micro-batch, a scalar that asks the LoRA for gradients."""
@@ -261,6 +250,32 @@ class Course:
 
     def _on_device(self, drawn: Tensor) -> Tensor:
         return drawn.to(self.components.device, non_blocking=True)
+
+
+def _prepare(
+    spec: FineTuneSpec, components: Components, pictures: Sequence[Path], report: StepReport
+) -> Generator[StepReport, None, Course]:
+    """Yields ``report`` after each picture."""
+    side = spec.resolution or components.native_size
+    views: list[EncodedView] = []
+    for number, path in enumerate(pictures):
+        views += data.encode_views(path, number, spec, components, side)
+        yield report
+    return Course(
+        spec=spec,
+        components=components,
+        examples=data.gather(views, len(pictures)),
+        prompt=conditioning.encode_prompt(components, spec.instance_prompt),
+        process=noise.forward_process(components.scheduler.config, components.device),
+        lora=Lora(components.unet, spec.lora, seed=draws.derived_seed(spec.seed or 0, "lora", 0)),
+    )
+
+
+def count_steps(spec: FineTuneSpec, pictures: int) -> int:
+    """Optimizer steps of a run; the last step of an epoch may reach into the next."""
+    if spec.epochs is not None:
+        return ceil(spec.epochs * pictures / (spec.batch_size * spec.accumulation))
+    return spec.steps or DEFAULT_STEPS
 
 
 @contextmanager
