@@ -70,7 +70,11 @@ def stopping(request_id: str) -> JSONResponse:
 def invalid(error: ValidationError, payload: object, *, under: str) -> Unprocessable:
     """A model's refusal of ``payload``, with pointers that start at ``under``."""
     return _unprocessable(
-        [_problem_of(each, payload, under) for each in error.errors(include_url=False)]
+        [
+            _problem_of(each, payload, under)
+            for each in error.errors(include_url=False)
+            if each["type"] != "default_factory_not_called"  # only says that another is wrong
+        ]
     )
 
 

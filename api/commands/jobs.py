@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from api.answers import Job
-from api.client import Client
+from api.client import Client, ClientError
 from api.commands.connection import Home, Url, connect
 from api.commands.download import download_all
 from api.commands.follow import follow
@@ -143,7 +143,6 @@ def generate(
     spec = given(
         base=base,
         prompt=prompt[0] if len(prompt) == 1 else prompt,
-        loras=[_lora_use(text) for text in lora or []] or None,
         negative_prompt=negative_prompt,
         images=images,
         steps=steps,
@@ -155,17 +154,26 @@ def generate(
         precision=precision,
     )
     with connect(url, home) as client:
+        spec |= given(loras=[_lora_use(client, text) for text in lora or []] or None)
         job = client.generate(spec, **_about(name, priority, label))
         _announce(client, job, watch or to is not None, to)
 
 
-def _lora_use(text: str) -> dict[str, Any]:
-    """``art_1:0.8`` -> ``{"artifact": "art_1", "weight": 0.8}``."""
+def _lora_use(client: Client, text: str) -> dict[str, Any]:
+    """``art_1:0.8`` -> ``{"artifact": "art_1", "weight": 0.8}``; of a job, the LoRA it made."""
     name, _, weight = text.partition(":")
-    use: dict[str, Any] = {"job" if name.startswith("job_") else "artifact": name}
-    if weight:
-        use["weight"] = _number(weight, text)
-    return use
+    artifact = _lora_of(client.job(name)) if name.startswith("job_") else name
+    return given(artifact=artifact, weight=_number(weight, text) if weight else None)
+
+
+def _lora_of(job: Job) -> str:
+    made = (job["result"] or {}).get("lora")
+    if made is None:
+        raise ClientError(
+            f"{job['id']} has made no LoRA: it is {job['state']}. Its progress is at "
+            f"`stillroom watch {job['id']}`."
+        )
+    return str(made)
 
 
 def _number(text: str, option: str) -> float:

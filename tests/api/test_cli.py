@@ -104,6 +104,8 @@ def test_job_is_submitted_listed_shown_cancelled_and_watched(
     assert code == 0
     assert f"stillroom watch {job}" in err
     assert f"{job}\tfine_tune\tqueued\t\tmine" in on_server("jobs", "--state", "queued")[1]
+    code, _, err = on_server("generate", "x", "--base", "nano-ssd-1b", "--lora", job)
+    assert (code, err.split(".")[0]) == (1, f"{job} has made no LoRA: it is queued")
     shown = on_server("jobs", "show", job)[1]
     assert "state\tqueued" in shown
     assert "'rank': 4" in shown
@@ -124,7 +126,7 @@ def test_generate_sends_what_was_given_and_no_more(
     where = ("--url", live.url, "--home", str(live.home))
     run("generate", "a robot", "--base", "nano-ssd-1b", *where)
     run(
-        "generate", "one", "two", "--base", "x", "--lora", "art_1:0.5", "--lora", "job_2",
+        "generate", "one", "two", "--base", "x", "--lora", "art_1:0.5", "--lora", "art_2",
         "--seed", "7", "--priority", "-1", *where,
     )  # fmt: skip
     assert sent == [
@@ -133,7 +135,7 @@ def test_generate_sends_what_was_given_and_no_more(
             {
                 "base": "x",
                 "prompt": ["one", "two"],
-                "loras": [{"artifact": "art_1", "weight": 0.5}, {"job": "job_2"}],
+                "loras": [{"artifact": "art_1", "weight": 0.5}, {"artifact": "art_2"}],
                 "seed": 7,
             },
             {"priority": -1},
