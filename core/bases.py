@@ -5,7 +5,7 @@ from pathlib import Path
 
 from core.config import Settings
 from core.errors import BaseNotAvailable, BaseUnknown
-from core.layouts import SDXL, SSD_1B, VEGA, Layout
+from core.layouts import NANO_WIDTHS, REAL_WIDTHS, SDXL, SSD_1B, VEGA, Layout
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,6 @@ class BaseModel:
 
 FP16_VAE = Source("madebyollin/sdxl-vae-fp16-fix", "207b116dae70ace3637169f1ddd2434b91b3a8cd")
 """SDXL's own VAE overflows in half precision and paints black; these weights do not."""
-
-REAL_WIDTHS = (320, 640, 1280)
-NANO_WIDTHS = (32, 48, 64)
 
 _ALL = (
     BaseModel(
@@ -68,8 +65,8 @@ _ALL = (
         "apache-2.0",
         Source("segmind/Segmind-Vega", "7714c4363e5856ff974a4f4b068e8691f26d0b40"),
     ),
-    BaseModel("nano-sdxl", SDXL, 0, NANO_WIDTHS, 64, "apache-2.0", None),
-    BaseModel("nano-ssd-1b", SSD_1B, 0, NANO_WIDTHS, 64, "apache-2.0", None),
+    BaseModel("nano-sdxl", SDXL, 6_983_476, NANO_WIDTHS, 64, "apache-2.0", None),
+    BaseModel("nano-ssd-1b", SSD_1B, 3_900_820, NANO_WIDTHS, 64, "apache-2.0", None),
 )
 CATALOGUE: dict[str, BaseModel] = {base.id: base for base in _ALL}
 

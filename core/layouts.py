@@ -11,6 +11,12 @@ from dataclasses import dataclass
 ATTENTION_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """The linear layers of one attention that a LoRA is put on: the diffusers scripts' choice."""
 
+REAL_WIDTHS = (320, 640, 1280)
+"""Channels at the three resolutions of every published model of the family."""
+NANO_WIDTHS = (32, 48, 64)
+"""Of the nano pair: all different, as the real ones are, so a weight that lands on the wrong level
+cannot fit."""
+
 _BLOCK = re.compile(
     r"(?:down_blocks|up_blocks|mid_block)[.\d]*\.attentions\.\d+\.transformer_blocks\.\d+"
 )

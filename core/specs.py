@@ -4,6 +4,7 @@ Unknown fields are refused. A field of the contract that this version cannot hon
 place and takes only its neutral value, so that asking for more is refused by name (``NotYet``).
 """
 
+from math import ceil
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -16,6 +17,8 @@ from pydantic import (
     model_validator,
 )
 
+DEFAULT_STEPS = 500
+"""Of a fine-tune: what DiffEngine's DreamBooth configuration takes."""
 MAX_SEED = 2**32 - 1
 """Seeds are unsigned 32 bit: what every program that reads our metadata can hold."""
 
@@ -81,7 +84,9 @@ class FineTuneSpec(Spec):
     init_from: NotYet = None
     text_encoder: NotYet = None
     resolution: Side | None = Field(None, description="Pixels a side. Default: the base's native.")
-    steps: int | None = Field(None, ge=1, le=100_000, description="Optimizer steps. Default 500.")
+    steps: int | None = Field(
+        None, ge=1, le=100_000, description=f"Optimizer steps. Default {DEFAULT_STEPS}."
+    )
     epochs: int | None = Field(
         None, ge=1, le=10_000, description="Passes over the pictures, instead of steps."
     )
@@ -123,6 +128,12 @@ class FineTuneSpec(Spec):
                 f"`warmup_steps` {self.warmup_steps} must be below `steps` {self.steps}"
             )
         return self
+
+    def count_steps(self, num_pictures: int) -> int:
+        """Optimizer steps of a run; the last step of an epoch may reach into the next."""
+        if self.epochs is None:
+            return self.steps or DEFAULT_STEPS
+        return ceil(self.epochs * num_pictures / (self.batch_size * self.accumulation))
 
 
 class LoraUse(Spec):

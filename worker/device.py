@@ -18,8 +18,12 @@ class Device:
 
     def environment(self) -> dict[str, str]:
         """Variables under which a process sees this device alone, as its ``cuda:0``."""
-        pinned = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": self.uuid or ""}
-        return {**pinned, "STILLROOM_DEVICE": f"{self.name}={self.role}"}
+        return {
+            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+            "CUDA_VISIBLE_DEVICES": self.uuid or "",
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",  # what cuBLAS needs to be deterministic
+            "STILLROOM_DEVICE": f"{self.name}={self.role}",
+        }
 
 
 def cuda_uuids() -> list[str]:

@@ -59,22 +59,19 @@ class Components:
         )
 
 
-def load(
-    folder: Path, *, device: torch.device, dtype: torch.dtype, vae_folder: Path | None = None
-) -> Components:
+def load(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Components:
     """Loads a pipeline folder from this disk: safetensors only, nothing is fetched or executed.
 
     Args:
         folder: with ``model_index.json`` and a subfolder a part.
         device: where all modules go.
         dtype: of all weights.
-        vae_folder: another VAE (``config.json`` and weights) in place of the folder's own.
 
     Raises:
         BaseNotAvailable: a part is missing; names it.
     """
     index = _read_index(folder)
-    vae = _module(AutoencoderKL, vae_folder or folder / "vae", device, dtype)
+    vae = _module(AutoencoderKL, folder / "vae", device, dtype)
     unet = _module(UNet2DConditionModel, folder / "unet", device, dtype)
     latent_factor = 2 ** (len(vae.config.block_out_channels) - 1)
     return Components(

@@ -19,14 +19,11 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from core.files.atomic import sync
-from core.layouts import LAYOUTS, Layout
+from core.layouts import LAYOUTS, NANO_WIDTHS, REAL_WIDTHS, Layout
 
 SEED = 20231107
 """One for both layouts; any would do."""
-REAL_WIDTHS = (320, 640, 1280)
 REAL_HEADS = (5, 10, 20)  # of 64 channels
-WIDTHS = (32, 48, 64)
-"""Three different ones, as SDXL has, so a weight that lands on the wrong level cannot fit."""
 HEADS = (2, 3, 4)  # of 16 channels
 GROUPS = 8
 """Of the group norms: 4 channels a group at the narrowest level; with fewer, a group's statistics
@@ -174,7 +171,7 @@ def _sharpen(vae: AutoencoderKL) -> None:
 def _nano_unet(layout: Layout) -> UNet2DConditionModel:
     return _unet(
         layout,
-        block_out_channels=WIDTHS,
+        block_out_channels=NANO_WIDTHS,
         attention_head_dim=HEADS,
         norm_num_groups=GROUPS,
         cross_attention_dim=sum(TEXT_WIDTHS),

@@ -1,6 +1,5 @@
 """What is checked before a job is queued, so that nothing fails for a reason known at submit."""
 
-import math
 import secrets
 from dataclasses import dataclass
 from typing import Any
@@ -18,9 +17,6 @@ from core.errors import LayoutMismatch, TooMany, Unprocessable
 from core.jobs.states import State
 from core.specs import MAX_SEED, SPECS, AnySpec, FineTuneSpec, GenerateSpec, LoraUse
 from core.workers import service as workers
-
-DEFAULT_STEPS = 500
-"""Optimizer steps of a fine-tune: what DiffEngine's DreamBooth configuration takes."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ def _admit_fine_tune(session: Session, owner: str, spec: FineTuneSpec, base: Bas
     dataset = datasets.get(session, owner, spec.dataset)
     images = datasets.require_ready(session, dataset)
     datasets.freeze(session, dataset)
-    steps = _fine_tune_steps(spec, images)
+    steps = spec.count_steps(images)
     filled = spec.model_copy(
         update={
             "steps": None if spec.epochs else steps,
@@ -85,12 +81,6 @@ def _admit_fine_tune(session: Session, owner: str, spec: FineTuneSpec, base: Bas
         }
     )
     return Admitted(filled, steps, [("dataset", dataset.id)])
-
-
-def _fine_tune_steps(spec: FineTuneSpec, images: int) -> int:
-    if spec.epochs is None:
-        return spec.steps or DEFAULT_STEPS
-    return spec.epochs * math.ceil(images / (spec.batch_size * spec.accumulation))
 
 
 def _admit_generate(session: Session, owner: str, spec: GenerateSpec, base: BaseModel) -> Admitted:

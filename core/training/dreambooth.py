@@ -10,7 +10,6 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from math import ceil
 from pathlib import Path
 
 import torch
@@ -33,7 +32,6 @@ from core.training.data import EncodedView, Examples
 from core.training.precision import deterministic_algorithms
 from core.training.report import SamplePicture, StepReport
 
-DEFAULT_STEPS = 500
 GRID_TIMESTEPS = (100, 300, 500, 700, 900)
 """Of the fixed grid: the middle of each fifth of the process."""
 GRID_PICTURES = 20
@@ -76,7 +74,7 @@ def train(
 def _train(
     spec: FineTuneSpec, components: Components, pictures: Sequence[Path], out: Path
 ) -> Iterator[StepReport]:
-    now = StepReport(step=0, steps=count_steps(spec, len(pictures)), message="encoding pictures")
+    now = StepReport(step=0, steps=spec.count_steps(len(pictures)), message="encoding pictures")
     course = yield from _prepare(spec, components, pictures, now)
     now = replace(now, message="measuring the base")
     before = yield from course.fixed_grid_loss(now)
@@ -269,13 +267,6 @@ def _prepare(
         process=noise.forward_process(components.scheduler.config, components.device),
         lora=Lora(components.unet, spec.lora, seed=draws.derived_seed(spec.seed or 0, "lora", 0)),
     )
-
-
-def count_steps(spec: FineTuneSpec, pictures: int) -> int:
-    """Optimizer steps of a run; the last step of an epoch may reach into the next."""
-    if spec.epochs is not None:
-        return ceil(spec.epochs * pictures / (spec.batch_size * spec.accumulation))
-    return spec.steps or DEFAULT_STEPS
 
 
 @contextmanager

@@ -53,6 +53,7 @@ def test_a_pinned_process_sees_one_card_by_its_uuid() -> None:
     assert environment == {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": "GPU-bbb",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "STILLROOM_DEVICE": "cuda:1=train",
     }
     assert parse_pinned("cuda:1=train").name == "cuda:1"

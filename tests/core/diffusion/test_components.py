@@ -52,19 +52,6 @@ def test_unconditional_is_what_the_model_index_says(
     assert nano.load(folder).pipeline().config.force_zeros_for_empty_prompt is False
 
 
-def test_another_vae_takes_the_place_of_the_folders_own(
-    nano_folders: Mapping[str, Path], nano_ssd_1b: Components, tmp_path: Path
-) -> None:
-    other = nano.load(nano_folders["nano-ssd-1b"]).vae
-    with torch.no_grad():
-        other.decoder.conv_out.bias.add_(1)
-    other.save_pretrained(tmp_path / "vae")
-    loaded = components.load(
-        nano_folders["nano-ssd-1b"], device=CPU, dtype=torch.float32, vae_folder=tmp_path / "vae"
-    )
-    assert torch.equal(loaded.vae.decoder.conv_out.bias, nano_ssd_1b.vae.decoder.conv_out.bias + 1)
-
-
 @pytest.mark.parametrize(
     "missing", ["model_index.json", "unet/diffusion_pytorch_model.safetensors"]
 )

@@ -9,10 +9,12 @@ from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.bases import CATALOGUE
 from core.diffusion import conditioning, latents, nano
 from core.diffusion.components import Components
 from core.layouts import LAYOUTS, find_layout
 from tests.support import pictures
+from tests.support.nano import load
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
@@ -53,6 +55,16 @@ def test_a_folder_that_is_there_stays(tmp_path: Path) -> None:
     nano.build("ssd-1b", there)
     assert contents(there) == {Path("model_index.json"): b"{}"}
     assert list(tmp_path.iterdir()) == [there]
+
+
+@pytest.mark.parametrize("name", ["nano-sdxl", "nano-ssd-1b"])
+def test_the_catalogue_describes_what_is_built(name: str, nano_folders: Mapping[str, Path]) -> None:
+    base, built = CATALOGUE[name], load(nano_folders[name])
+    assert sum(weight.numel() for weight in built.unet.parameters()) == base.parameters
+    assert tuple(built.unet.config.block_out_channels) == base.widths
+    assert built.native_size == base.native_size
+    assert find_layout(built.unet.state_dict()) == (base.layout,)
+    assert built.scheduler.config.prediction_type == base.prediction_type
 
 
 def test_the_pair_differs_in_the_unet_alone(nano_folders: Mapping[str, Path]) -> None:

@@ -96,7 +96,7 @@ def test_defaults_are_filled_in_and_the_dataset_is_frozen(
 def test_epochs_become_steps(database: Database, settings: Settings) -> None:
     spec = fine_tune(make_dataset(database, 5), epochs=3, batch_size=2)
     job = submit(database, settings, kind="fine_tune", spec=spec)
-    assert job.progress["steps"] == 9
+    assert job.progress["steps"] == 8
 
 
 def test_a_seed_that_is_given_is_kept(database: Database, settings: Settings) -> None:

@@ -312,7 +312,7 @@ def test_running_out_of_memory_says_what_to_do(
     ],
 )
 def test_count_steps(fields: dict[str, object], pictures_count: int, steps: int) -> None:
-    assert dreambooth.count_steps(spec_with(**fields), pictures_count) == steps
+    assert spec_with(**fields).count_steps(pictures_count) == steps
 
 
 def test_checkpointing_is_for_cuda_unless_told() -> None:
