@@ -40,7 +40,7 @@ NotYet = Annotated[None, BeforeValidator(_refuse_until_built)]
 
 
 class Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class LoraSpec(Spec):

@@ -4,6 +4,8 @@ Celery brings the process, its signals, the thread that works and, on Redis, the
 acknowledgement, no results, no retries, no remote control: losing a message costs nothing.
 """
 
+import logging
+import os
 import sys
 import threading
 import warnings
@@ -14,9 +16,11 @@ from celery.exceptions import SecurityWarning
 
 from core import log as logs
 from core.config import Settings
-from core.jobs.bell import EXPIRES_SECONDS, LOOK, bell_config
+from core.jobs.bell import LOOK, bell_config
 from core.tether import die_with_parent
 from worker.station import DeviceTaken, Station
+
+log = logging.getLogger(__name__)
 
 # Celery warns root of pickled messages; ours are JSON and carry nothing, and containers run as root
 warnings.filterwarnings("ignore", category=SecurityWarning)
@@ -49,7 +53,7 @@ def look() -> None:
 def ring_self() -> None:
     """Wakes this worker's own drain, and with Redis no other's."""
     if settings.embedded:
-        app.send_task(LOOK, expires=EXPIRES_SECONDS)
+        app.send_task(LOOK)
     elif _station is not None:
         threading.Thread(target=_station.work, name="drain", daemon=True).start()
 
@@ -68,6 +72,9 @@ def _prepare(**_: Any) -> None:
         _station = Station(settings, ring_self)
     except DeviceTaken as error:
         sys.exit(str(error))
+    except Exception:  # Celery would log it and go on with no station
+        log.exception("this worker cannot start")
+        os._exit(1)
 
 
 @signals.worker_ready.connect
@@ -78,12 +85,18 @@ def _start(**_: Any) -> None:
 
 @signals.worker_shutting_down.connect
 def _stop(**_: Any) -> None:
+    # Celery sends this from inside its signal handler, which may have interrupted anything: what
+    # takes locks is done by a thread.
+    threading.Thread(target=_end_soon, name="stop", daemon=True).start()
+
+
+def _end_soon() -> None:
     if _station is not None:
         _station.stop()
-        # Celery's loop sees the signal after its next message, and reads one more before it ends;
-        # without any, each of the two waits out two seconds.
-        ring_self()
-        ring_self()
+    # Celery's loop sees the signal after its next message, and reads one more before it ends;
+    # without any, each of the two waits out two seconds.
+    ring_self()
+    ring_self()
 
 
 @signals.worker_shutdown.connect

@@ -4,12 +4,13 @@ import logging
 import shutil
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
+from core import bases
 from core.artifacts.store import Store
 from core.config import Settings
 from core.db.engine import Database
@@ -19,14 +20,15 @@ from core.jobs.attempt import LeaseLost
 from core.jobs.claim import claim, is_claimable
 from core.log import bind
 from worker import inputs
-from worker.frames import Begun, Done, Failed, FromRunner, Gone, Picture, Report, Run, Stop, Stopped
+from worker.frames import Begun, Done, Failed, Gone, Picture, Report, Run, Stopped, Word
 from worker.link import Link
 from worker.record import Record
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 _AWAY_SECONDS = 1.0
-"""Between two tries to write down what happened, while the database or the store is away."""
+"""Between two tries to read or write, while the database or the store is away."""
 
 
 class Drain:
@@ -40,10 +42,14 @@ class Drain:
         self.database = database
         self.store = store
         self.settings = settings
-        self.stopping = threading.Event()
+        self._stopping = threading.Event()
         self._one = threading.Lock()
         self._current: str | None = None
-        self._cancelled: set[str] = set()
+        self._cancelled: str | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        return self._one.locked()
 
     def until_empty(self) -> None:
         """Runs what can be claimed. Returns at once when another thread is at it already."""
@@ -52,33 +58,35 @@ class Drain:
         try:
             while self._may_claim() and (job := self._claim()) is not None:
                 with bind(job=job.id, attempt=job.attempt):
-                    self._current = job.id
                     self._work_on(job)
-                    self._current = None
         finally:
             self._one.release()
 
     def cancel(self, job_ids: frozenset[str]) -> None:
         """Passes a client's wish on, if it concerns the job that runs here."""
-        if self._current in job_ids and self._current not in self._cancelled:
-            self._cancelled.add(self._current)
-            self.link.send(Stop())
+        if self._current in job_ids:
+            self._cancelled = self._current
+            self.link.stop()
 
     def stop(self) -> None:
         """No further claim; the job that runs goes back to the queue at its next step."""
-        self.stopping.set()
-        self.link.send(Stop())
+        self._stopping.set()
+        self.link.stop()
+
+    def has_work(self) -> bool:
+        """Whether there is something for this worker to claim; a look that writes nothing."""
+        with self.database.read() as session:
+            return is_claimable(session, self.worker.role, bases.ids_here(self.settings))
 
     def _may_claim(self) -> bool:
-        return self.link.ready.is_set() and not self.stopping.is_set()
+        return self.link.ready.is_set() and not self._stopping.is_set()
 
     def _claim(self) -> Job | None:
         try:
-            with self.database.read() as session:
-                if not is_claimable(session, self.worker.role):
-                    return None
+            if not self.has_work():
+                return None
             with self.database.write() as session:
-                return claim(session, self.worker)
+                return claim(session, self.worker, bases.ids_here(self.settings))
         except Unavailable as error:
             log.warning("cannot claim: %s", error.detail)
             return None
@@ -86,70 +94,107 @@ class Drain:
     def _work_on(self, job: Job) -> None:
         log.info("claimed a %s job", job.kind)
         record = Record(job, self.database, self.store, self.settings)
-        folder = Path(tempfile.mkdtemp(prefix=f"{job.id}-", dir=self.settings.scratch_path))
+        self._current = job.id
         try:
-            record.begin()
-            run = self._prepare(job, folder)
-            self._listen(self.link.run(run), record)
+            with tempfile.TemporaryDirectory(
+                prefix=f"{job.id}-", dir=self.settings.scratch_path, ignore_cleanup_errors=True
+            ) as folder:
+                self._run(job, record, Path(folder))
         except LeaseLost:
             log.warning("another attempt has the job: this one wrote no more")
-        except Unavailable as error:
-            _persist(partial(record.give_back, error.code))
         except ServiceError as error:
-            _persist(partial(record.fail, error.code, error.detail))
+            self._end(record, partial(record.fail, error.code, error.detail))
+        except Exception:
+            log.exception("this worker failed at a job")
+            self.link.kill()  # whatever the runner still says is of no use
+            detail = "The job met an error of Stillroom's own. The worker's log names it."
+            self._end(record, partial(record.fail, "internal_error", detail))
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            self._current = self._cancelled = None
+
+    def _run(self, job: Job, record: Record, folder: Path) -> None:
+        try:
+            self._patiently(record.begin)
+            run = self._patiently(partial(self._prepare, job, folder))
+        except Unavailable:  # and this worker is ending
+            self._end(record, partial(record.give_back, "worker_stopped"))
+        else:
+            self._listen(self.link.run(run), record)
 
     def _prepare(self, job: Job, folder: Path) -> Run:
+        shutil.rmtree(folder)  # of a try before this one
+        folder.mkdir()
         with self.database.read() as session:
             needed = inputs.look_up(session, job)
         return inputs.lay_out(needed, job, self.store, self.settings, folder)
 
-    def _listen(self, frames: Iterator[FromRunner], record: Record) -> None:
-        """Hears the runner out, always to its last word: the next job's answers come after it."""
+    def _listen(self, words: Iterator[Word], record: Record) -> None:
+        """Hears the runner out, always to its last word: only then may it get another job."""
         begun = lost = False
-        for frame in frames:
-            begun = begun or isinstance(frame, Begun)
+        for word in words:
+            begun = begun or isinstance(word, Begun)
             if lost:
                 continue
             try:
-                self._note(frame, record, begun)
+                self._note(word, record, begun)
             except LeaseLost:
                 lost = True
-                self.link.send(Stop())
+                self.link.stop()
         if lost:
             raise LeaseLost
 
-    def _note(self, frame: FromRunner, record: Record, begun: bool) -> None:
-        match frame:
+    def _note(self, word: Word, record: Record, begun: bool) -> None:
+        match word:
+            case Begun():
+                self._stop_what_was_asked_to(record.job.id)
             case Report():
                 with suppress(Unavailable):  # the next one says as much
-                    record.progress(frame)
+                    record.progress(word)
                 if record.cancel_requested:
                     self.cancel(frozenset({record.job.id}))
             case Picture():
-                _persist(partial(record.picture, frame))
+                file = self._patiently(partial(record.put, Path(word.path)))
+                self._patiently(partial(record.picture, word, file))
             case Done():
-                _persist(partial(record.succeed, frame))
+                files = {
+                    role: self._patiently(partial(record.put, Path(path)))
+                    for role, path in word.outputs.items()
+                }
+                self._end(record, partial(record.succeed, files))
             case Failed():
-                _persist(partial(record.fail, frame.code, frame.detail))
+                self._end(record, partial(record.fail, word.code, word.detail))
             case Stopped():
-                _persist(partial(self._stopped, record))
-            case Gone():
-                _persist(record.lose_runner if begun else partial(record.give_back, "runner_lost"))
+                self._end(record, partial(self._record_stop, record))
+            case Gone(killed_by_us=killed):
+                innocent = killed or not begun
+                lose = partial(record.give_back, "runner_lost") if innocent else record.lose_runner
+                self._end(record, lose)
 
-    def _stopped(self, record: Record) -> None:
-        if record.job.id in self._cancelled:
+    def _stop_what_was_asked_to(self, job_id: str) -> None:
+        """A cancel or a signal that came before the runner had the job found nothing to stop."""
+        if self._stopping.is_set() or self._cancelled == job_id:
+            self.link.stop()
+
+    def _record_stop(self, record: Record) -> None:
+        if self._cancelled == record.job.id:
             record.cancel()
         else:
-            record.give_back("worker_stopped")
+            record.give_back("worker_stopped" if self._stopping.is_set() else "worker_silent")
 
-
-def _persist(write: Callable[[], None]) -> None:
-    """Keeps at it while database or store are away; the fence says whether it still counts."""
-    while True:
+    def _end(self, record: Record, write: Callable[[], None]) -> None:
+        """The last thing written about an attempt; a lease that was lost needs no more."""
         try:
-            return write()
-        except Unavailable as error:
-            log.warning("cannot write down what happened yet: %s", error.detail)
-            time.sleep(_AWAY_SECONDS)
+            self._patiently(write, even_when_stopping=True)
+        except LeaseLost:
+            log.warning("another attempt has the job: its end was not written", exc_info=True)
+
+    def _patiently(self, action: Callable[[], T], *, even_when_stopping: bool = False) -> T:
+        """Keeps at it while database or store are away; the fence says whether it still counts."""
+        while True:
+            try:
+                return action()
+            except Unavailable as error:
+                if self._stopping.is_set() and not even_when_stopping:
+                    raise
+                log.warning("waiting: %s", error.detail)
+                self._stopping.wait(_AWAY_SECONDS)

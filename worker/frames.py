@@ -34,6 +34,8 @@ class Run(Frame):
     """One attempt at one job: everything the runner may know of it."""
 
     type: Literal["run"] = "run"
+    run: int = 0
+    """Counted by the link, and on every word about it: a late word must not hit the next job."""
     job: str
     attempt: int
     kind: str
@@ -53,9 +55,10 @@ class GoOn(Frame):
 
 
 class Stop(Frame):
-    """End the current job at its next step."""
+    """End this run at its next step."""
 
     type: Literal["stop"] = "stop"
+    run: int
 
 
 # from the runner to its worker
@@ -114,14 +117,25 @@ class Stopped(Frame):
 
 
 class Gone(Frame):
-    """The runner died. Said by the link, not by the runner."""
+    """The runner died, or was ended by its worker. Said by the link, not by the runner."""
 
     type: Literal["gone"] = "gone"
     exit_code: int
+    killed_by_us: bool
+
+
+Word = Begun | Report | Picture | Done | Failed | Stopped | Gone
+LAST_WORDS = (Done, Failed, Stopped, Gone)
+
+
+class Answer(Frame):
+    type: Literal["answer"] = "answer"
+    run: int
+    word: Annotated[Word, Field(discriminator="type")]
 
 
 ToRunner = Run | GoOn | Stop
-FromRunner = Ready | Begun | Report | Picture | Done | Failed | Stopped | Gone
+FromRunner = Ready | Answer
 
 TO_RUNNER: TypeAdapter[ToRunner] = TypeAdapter(Annotated[ToRunner, Field(discriminator="type")])
 FROM_RUNNER: TypeAdapter[FromRunner] = TypeAdapter(

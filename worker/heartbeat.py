@@ -5,16 +5,17 @@ import threading
 from collections.abc import Callable
 
 from core import bases
+from core.clock import boot_seconds
 from core.config import Settings
 from core.db.engine import Database
 from core.errors import Unavailable
-from core.jobs.reaper import boot_seconds
 from core.workers import service as workers
 from core.workers.service import BeatAnswer
+from worker.vital import VitalThread
 
 log = logging.getLogger(__name__)
 
-_FENCE_SHARE = 0.75
+FENCE_SHARE = 0.75
 """Of a lease: silent for so long, a worker stops before anybody may give its jobs away."""
 
 
@@ -27,23 +28,25 @@ class Heartbeat:
         settings: Settings,
         worker_id: str,
         *,
+        is_ready: Callable[[], bool],
         on_answer: Callable[[BeatAnswer], None],
         on_silence: Callable[[], None],
     ) -> None:
         self.database = database
         self.settings = settings
         self.worker_id = worker_id
+        self.is_ready = is_ready
         self.on_answer = on_answer
         self.on_silence = on_silence
         self._nudged = threading.Event()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        self._thread = VitalThread(self._run, "heartbeat")
 
     def start(self) -> None:
         self._thread.start()
 
     def nudge(self) -> None:
-        """Beat now: somebody may have asked for something."""
+        """Beat now: there is something to say."""
         self._nudged.set()
 
     def stop(self) -> None:
@@ -57,11 +60,16 @@ class Heartbeat:
             self._nudged.clear()
             try:
                 with self.database.write() as session:
-                    answer = workers.beat(session, self.worker_id, bases.ids_here(self.settings))
+                    answer = workers.beat(
+                        session,
+                        self.worker_id,
+                        ready=self.is_ready(),
+                        bases=bases.ids_here(self.settings),
+                    )
                 heard_at = boot_seconds()
                 self.on_answer(answer)
             except Unavailable as error:
                 log.warning("cannot beat: %s", error.detail)
-                if boot_seconds() - heard_at > _FENCE_SHARE * self.settings.lease_seconds:
+                if boot_seconds() - heard_at > FENCE_SHARE * self.settings.lease_seconds:
                     self.on_silence()
             self._nudged.wait(self.settings.beat_seconds)

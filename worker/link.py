@@ -10,16 +10,29 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from core.config import Settings
 from core.files.lock import LockFile
 from core.tether import PARENT
-from worker.frames import FROM_RUNNER, Frame, FromRunner, Gone, Ready, Run, receive, send
+from worker.frames import (
+    FROM_RUNNER,
+    LAST_WORDS,
+    Answer,
+    Frame,
+    Gone,
+    Ready,
+    Run,
+    Stop,
+    Word,
+    receive,
+    send,
+)
+from worker.vital import VitalThread
 
 log = logging.getLogger(__name__)
 
 SOCKET = "STILLROOM_RUNNER_SOCKET"
+RUNNER = (sys.executable, "-m", "worker.runner")
 _BACKOFF_SECONDS = (0.0, 1.0, 5.0, 15.0, 30.0)
 _END_SECONDS = 5.0
 
@@ -31,43 +44,54 @@ class Link:
     is tied to the thread that made it.
     """
 
-    def __init__(self, settings: Settings, lock: LockFile, on_ready: Callable[[], None]) -> None:
-        self.settings = settings
+    def __init__(
+        self, lock: LockFile, on_change: Callable[[], None], command: Sequence[str] = RUNNER
+    ) -> None:
+        """``on_change`` is called when the runner gets ready and when it is gone."""
         self.lock = lock
-        self.on_ready = on_ready
+        self.on_change = on_change
+        self.command = command
         self.ready = threading.Event()
-        self._frames: queue.Queue[FromRunner] = queue.Queue()
+        self._run = 0
+        self._words: queue.Queue[Word] = queue.Queue()
+        self._line = threading.Lock()
         self._closing = threading.Event()
-        self._sending = threading.Lock()
+        self._killed = False
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._thread = threading.Thread(target=self._keep, name="link", daemon=True)
+        self._thread = VitalThread(self._keep, "link")
 
     def start(self) -> None:
         self._thread.start()
 
     def send(self, frame: Frame) -> None:
         """Silently nothing when the runner is gone: whoever listens hears ``Gone``."""
-        with self._sending, contextlib.suppress(OSError):
-            if self._socket is not None:
-                send(self._socket, frame)
+        with self._line:
+            self._send(frame)
 
-    def run(self, run: Run) -> Iterator[FromRunner]:
-        """Gives the runner a job and yields what it says, to its last word on it."""
-        with self._sending:
-            self._frames = queue.Queue()  # whatever was said before belongs to another job
+    def run(self, run: Run) -> Iterator[Word]:
+        """Gives the runner a job and yields what it says about it, to its last word."""
+        with self._line:
+            self._run += 1
+            self._words = queue.Queue()
             if self._socket is None:
-                self._frames.put(Gone(exit_code=0))
-        self.send(run)
+                self._words.put(Gone(exit_code=0, killed_by_us=False))
+            self._send(run.model_copy(update={"run": self._run}))
         while True:
-            frame = self._frames.get()
-            yield frame
-            if frame.type in ("done", "failed", "stopped", "gone"):
+            word = self._words.get()
+            yield word
+            if isinstance(word, LAST_WORDS):
                 return
+
+    def stop(self) -> None:
+        """Asks the runner to end what it was given last at the next step. Repeating is harmless."""
+        with self._line:
+            self._send(Stop(run=self._run))
 
     def kill(self) -> None:
         """Ends the runner now. Its job, if any, hears ``Gone``; a fresh runner is started."""
         self.ready.clear()
+        self._killed = True
         if self._process is not None:
             self._process.kill()
 
@@ -83,6 +107,11 @@ class Link:
             self.kill()
             self._thread.join(_END_SECONDS)
 
+    def _send(self, frame: Frame) -> None:
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                send(self._socket, frame)
+
     def _keep(self) -> None:
         early_deaths = 0
         while not self._closing.is_set():
@@ -95,27 +124,36 @@ class Link:
         """One runner from start to end; whether it ever got ready."""
         ours, theirs = socket.socketpair()
         with ours:
-            started = time.monotonic()
+            self._killed = False
             self._process = self._spawn(theirs)
             theirs.close()
             self._socket = ours
-            was_ready = False
-            while (body := receive(ours)) is not None:
-                frame = FROM_RUNNER.validate_json(body)
-                if isinstance(frame, Ready):
+            was_ready = self._listen(ours)
+            self.ready.clear()
+            exit_code = self._reap(self._process)
+            with self._line:
+                self._socket = None
+                self._words.put(Gone(exit_code=exit_code, killed_by_us=self._killed))
+        if not self._closing.is_set():
+            log.warning("runner ended with exit code %d", exit_code)
+            self.on_change()
+        return was_ready
+
+    def _listen(self, ours: socket.socket) -> bool:
+        """Hears the runner until it is gone; whether it ever got ready."""
+        started = time.monotonic()
+        was_ready = False
+        while (body := receive(ours)) is not None:
+            match FROM_RUNNER.validate_json(body):
+                case Ready():
                     log.info("runner ready after %.1f s", time.monotonic() - started)
                     was_ready = True
                     self.ready.set()
-                    self.on_ready()
-                else:
-                    self._frames.put(frame)
-            self.ready.clear()
-            exit_code = self._reap(self._process)
-            with self._sending:
-                self._socket = None
-                self._frames.put(Gone(exit_code=exit_code))
-        if not self._closing.is_set():
-            log.warning("runner ended with exit code %d", exit_code)
+                    self.on_change()
+                case Answer(run=run, word=word):
+                    with self._line:
+                        if run == self._run:
+                            self._words.put(word)
         return was_ready
 
     def _spawn(self, theirs: socket.socket) -> "subprocess.Popen[bytes]":
@@ -127,7 +165,7 @@ class Link:
             "TRANSFORMERS_VERBOSITY": "error",  # it asks for torchvision, which we do not need
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "worker.runner"],
+            self.command,
             env=environment,
             pass_fds=(theirs.fileno(), self.lock.descriptor),
             stdin=subprocess.DEVNULL,

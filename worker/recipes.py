@@ -13,7 +13,7 @@ from core.training import dreambooth
 from core.training.precision import base_dtype
 from core.training.report import StepReport
 from worker.device import Device
-from worker.frames import BaseFolder, Done, Frame, Picture, Report, Run
+from worker.frames import BaseFolder, Done, Picture, Report, Run, Word
 
 
 class Bench:
@@ -25,24 +25,24 @@ class Bench:
         self._threads = torch.get_num_threads()
         self._resident: tuple[str, torch.dtype, Components] | None = None
 
-    def frames(self, run: Run) -> Generator[Frame]:
+    def words(self, run: Run) -> Generator[Word]:
         """What the job's recipe reports, and ``Done`` at last. May be closed between any two."""
         if run.kind == "fine_tune":
             yield from self._fine_tune(run, FineTuneSpec.model_validate(run.spec))
         else:
             yield from self._generate(run, GenerateSpec.model_validate(run.spec))
 
-    def _fine_tune(self, run: Run, spec: FineTuneSpec) -> Generator[Frame]:
+    def _fine_tune(self, run: Run, spec: FineTuneSpec) -> Generator[Word]:
         yield Report(step=0, steps=1, message="loading the base model")
         base = self._load(run.base, spec.precision)
         pictures = [Path(path) for path in run.pictures]
         report: StepReport | None = None
         for report in dreambooth.train(spec, base, pictures, Path(run.out)):
-            yield from _training_frames(report)
+            yield from _training_words(report)
         assert report is not None, "training reports at least its end"
         yield Done(outputs={role: str(path) for role, path in report.outputs.items()})
 
-    def _generate(self, run: Run, spec: GenerateSpec) -> Generator[Frame]:
+    def _generate(self, run: Run, spec: GenerateSpec) -> Generator[Word]:
         yield Report(step=0, steps=1, message="loading the base model")
         base = self._load(run.base, spec.precision)
         loras = [(Path(lora.path), lora.weight) for lora in run.loras]
@@ -77,7 +77,7 @@ class Bench:
         return loaded
 
 
-def _training_frames(report: StepReport) -> Generator[Frame]:
+def _training_words(report: StepReport) -> Generator[Word]:
     yield Report(
         step=report.step,
         steps=report.steps,

@@ -6,6 +6,7 @@ name them appear in fenced transactions. So an attempt that lost its lease leave
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from core.artifacts.store import Store
 from core.config import Settings
 from core.db.engine import Database
 from core.db.models import Job
+from core.files.digest import sha256_of
 from core.ids import new_id
 from core.jobs.attempt import Attempt
 from core.jobs.service import progress_of
 from core.jobs.transition import EventType
-from worker.frames import Done, Picture, Report
+from worker.frames import Picture, Report
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,8 @@ class Record:
         with self.database.write() as session:
             artifacts.discard_made_by(session, self.job.id)
             self.attempt.tell(session, "log", {"message": "beginning again"})
-        self.store.delete_prefix(f"jobs/{self.job.id}")
+        for number in range(1, self.job.attempt):
+            self.store.delete_prefix(self._folder(number))
 
     def progress(self, report: Report) -> None:
         """Keeps the newest of each figure, and writes a row of them at most once a second."""
@@ -67,43 +70,30 @@ class Record:
         if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
             with self.database.write() as session:
                 self._tell_progress(session)
+            self._told_at = time.monotonic()
+            self._unsaid = {}
 
-    def _tell_progress(self, session: Session) -> None:
-        """What is not written yet, so that the last row of a job is its last step."""
-        if not self._unsaid:
-            return
-        report = Report.model_validate(self._unsaid)
-        progress = progress_of(
-            report.step, report.steps, message=report.message, eta_seconds=_eta_seconds(report)
-        )
-        figures = report.model_dump(
-            include={"loss", "learning_rate", "seconds_per_step"}, exclude_none=True
-        )
-        job = self.attempt.tell(session, "progress", progress | figures, progress=progress)
-        self.cancel_requested = job.cancel_requested
-        self._told_at = time.monotonic()
-        self._unsaid = {}
+    def put(self, path: Path) -> StoredFile:
+        """The file in the store, under a key of its own; no row names it yet."""
+        key = f"{self._folder(self.job.attempt)}/{new_id('art')}/{path.name}"
+        self.store.put_file(key, path)
+        return StoredFile(path.name, path.stat().st_size, sha256_of(path), key)
 
-    def picture(self, picture: Picture) -> None:
+    def picture(self, picture: Picture, file: StoredFile) -> None:
         facts = picture.model_dump(include={"prompt", "seed", "step"}, exclude_none=True)
-        name = _picture_name(picture, len(self._pictures))
-        file = self._put(Path(picture.path), name)
+        event: EventType = "sample" if picture.role == "sample" else "artifact"
         with self.database.write() as session:
-            artifact_id = self._add(session, "image", picture.role, name, file, facts)
-            event: EventType = "sample" if picture.role == "sample" else "artifact"
+            artifact_id = self._add(session, "image", picture.role, file, facts)
             self.attempt.tell(session, event, {"artifact": artifact_id, **facts})
         self._pictures.append(artifact_id)
 
-    def succeed(self, done: Done) -> None:
-        files = {
-            role: (Path(path).name, self._put(Path(path), Path(path).name))
-            for role, path in done.outputs.items()
-        }
+    def succeed(self, files: Mapping[str, StoredFile]) -> None:
+        """``files`` are the outputs by role."""
         with self.database.write() as session:
             self._tell_progress(session)
             made = {}
-            for role, (name, file) in files.items():
-                made[role] = self._add(session, role, role, name, file, self._facts_of(role))
+            for role, file in files.items():
+                made[role] = self._add(session, role, role, file, self._facts_of(role))
                 self.attempt.tell(session, "artifact", {"artifact": made[role], "role": role})
             self.attempt.succeed(session, self._result(made), self.device_seconds)
 
@@ -147,17 +137,28 @@ class Record:
             return {"images": self._pictures}
         return {**made, "samples": self._pictures, "snapshots": []}
 
-    def _put(self, path: Path, name: str) -> StoredFile:
-        key = f"jobs/{self.job.id}/{self.job.attempt}/{new_id('art')}/{name}"
-        self.store.put_file(key, path)
-        return StoredFile(name, path.stat().st_size, artifacts.sha256_of(path), key)
+    def _tell_progress(self, session: Session) -> None:
+        """What is not written yet, so that the last row of a job is its last step."""
+        if not self._unsaid:
+            return
+        report = Report.model_validate(self._unsaid)
+        progress = progress_of(
+            report.step, report.steps, message=report.message, eta_seconds=_eta_seconds(report)
+        )
+        figures = report.model_dump(
+            include={"loss", "learning_rate", "seconds_per_step"}, exclude_none=True
+        )
+        job = self.attempt.tell(session, "progress", progress | figures, progress=progress)
+        self.cancel_requested = job.cancel_requested
+
+    def _folder(self, attempt: int) -> str:
+        return f"jobs/{self.job.id}/{attempt}"
 
     def _add(
         self,
         session: Session,
         kind: str,
         role: str,
-        name: str,
         file: StoredFile,
         facts: dict[str, Any],
     ) -> str:
@@ -168,8 +169,8 @@ class Record:
             job_id=self.job.id,
             kind=kind,
             role=role,
-            name=name,
-            format=_FORMATS[Path(name).suffix],
+            name=file.path,
+            format=_FORMATS[Path(file.path).suffix],
             files=[file],
             base=base.id,
             layout=base.layout.id,
@@ -193,9 +194,3 @@ def _eta_seconds(report: Report) -> float | None:
     if report.seconds_per_step is None:
         return None
     return round(report.seconds_per_step * (report.steps - report.step), 1)
-
-
-def _picture_name(picture: Picture, index: int) -> str:
-    if picture.role == "sample":
-        return f"sample-step{picture.step:06}-{index:03}.png"
-    return f"image-{index:03}.png"

@@ -14,28 +14,32 @@ import threading
 from collections.abc import Generator
 
 from core import log as logs
+from core.clock import boot_seconds
 from core.config import Settings
 from core.errors import ServiceError
-from core.jobs.reaper import boot_seconds
 from core.tether import die_with_parent
 from worker.device import parse_pinned
 from worker.frames import (
     TO_RUNNER,
+    Answer,
     Begun,
     Done,
     Failed,
-    Frame,
     GoOn,
     Ready,
     Run,
     Stop,
     Stopped,
+    Word,
     receive,
     send,
 )
 from worker.link import SOCKET
 
 log = logging.getLogger(__name__)
+
+SPOILT = frozenset({"internal_error", "out_of_memory"})
+"""After these nobody knows what is left in the device's memory or context: a fresh process does."""
 
 
 class Orders:
@@ -44,23 +48,27 @@ class Orders:
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.runs: queue.Queue[Run] = queue.Queue()
-        self._stop = threading.Event()
+        self._stopped_run = 0
         self._go_on_until = float("inf")
+
+    def start(self) -> None:
         threading.Thread(target=self._listen, name="orders", daemon=True).start()
 
-    def must_stop(self) -> bool:
-        return self._stop.is_set() or boot_seconds() > self._go_on_until
+    def tell(self, run: Run, word: Word) -> None:
+        send(self.connection, Answer(run=run.run, word=word))
+
+    def must_stop(self, run: Run) -> bool:
+        return self._stopped_run == run.run or boot_seconds() > self._go_on_until
 
     def _listen(self) -> None:
         while (body := receive(self.connection)) is not None:
             match TO_RUNNER.validate_json(body):
                 case Run() as run:
-                    self._stop.clear()  # here, in the order of arrival: a Stop may follow at once
                     self.runs.put(run)
                 case GoOn(seconds=seconds):
                     self._go_on_until = boot_seconds() + seconds
-                case Stop():
-                    self._stop.set()
+                case Stop(run=number):
+                    self._stopped_run = number
         os._exit(0)  # nobody is left to work for; the main thread may be deep inside a kernel
 
 
@@ -70,27 +78,30 @@ def main() -> None:
     logs.configure(settings.log_level)
     connection = socket.socket(fileno=int(os.environ.pop(SOCKET)))
     orders = Orders(connection)
+    orders.start()
 
     from worker.recipes import Bench  # imports torch and diffusers: seconds, and only here
 
     bench = Bench(parse_pinned(settings.device))
     send(connection, Ready())
-    while True:
+    last: Word = Begun()
+    while not (isinstance(last, Failed) and last.code in SPOILT):
         run = orders.runs.get()
         with logs.bind(job=run.job, attempt=run.attempt):
-            send(connection, Begun())
-            send(connection, _carry_out(bench.frames(run), orders))
+            orders.tell(run, Begun())
+            last = carry_out(bench.words(run), run, orders)
+            orders.tell(run, last)
 
 
-def _carry_out(frames: Generator[Frame], orders: Orders) -> Frame:
-    """Sends what the recipe yields and returns the last word on the job."""
+def carry_out(words: Generator[Word], run: Run, orders: Orders) -> Word:
+    """Passes on what the recipe says, until it ends or must stop; returns the last word."""
     try:
-        with contextlib.closing(frames):
-            for frame in frames:
-                if isinstance(frame, Done):
-                    return frame
-                send(orders.connection, frame)
-                if orders.must_stop():
+        with contextlib.closing(words):
+            for word in words:
+                if isinstance(word, Done):
+                    return word
+                orders.tell(run, word)
+                if orders.must_stop(run):
                     return Stopped()
     except ServiceError as error:
         return Failed(code=error.code, detail=error.detail)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import threading
 from collections.abc import Callable
 
 from core import bases
@@ -13,14 +12,14 @@ from core.db.models import Worker
 from core.errors import Unavailable
 from core.files.lock import LockFile
 from core.ids import new_id
-from core.jobs.claim import is_claimable
 from core.jobs.reaper import Reaper
 from core.workers import service as workers
+from core.workers.host import identity
 from core.workers.service import BeatAnswer, lock_path
 from worker.device import Device, parse_pinned
 from worker.drain import Drain
 from worker.frames import GoOn
-from worker.heartbeat import Heartbeat
+from worker.heartbeat import FENCE_SHARE, Heartbeat
 from worker.link import Link
 from worker.watch import Watch
 
@@ -42,18 +41,18 @@ class Station:
         self.database = Database.of(settings)
         self.device_lock = _take_device(settings, self.device)
         self.lock = _take_own(settings, self.worker_id)
-        self.link = Link(settings, self.lock, self._runner_ready)
+        self.link = Link(self.lock, self._runner_changed)
         self.drain = Drain(self._register(), self.link, self.database, Store.of(settings), settings)
         self.heartbeat = Heartbeat(
             self.database,
             settings,
             self.worker_id,
+            is_ready=self.link.ready.is_set,
             on_answer=self._heard,
             on_silence=self.link.kill,
         )
         self.watch = Watch(settings, self._look)
         self.reaper = Reaper(self.database, settings)
-        self._bell_pending = threading.Event()
 
     def start(self) -> None:
         for part in (self.heartbeat, self.link, self.watch, self.reaper):
@@ -61,7 +60,6 @@ class Station:
 
     def work(self) -> None:
         """The bell was heard: run whatever can be claimed."""
-        self._bell_pending.clear()
         self.drain.until_empty()
 
     def stop(self) -> None:
@@ -85,37 +83,35 @@ class Station:
         with self.database.write() as session:
             return workers.register(
                 session,
-                self.settings,
                 worker_id=self.worker_id,
+                host=identity(self.settings.run_path),
                 pid=os.getpid(),
                 device=self.device.name,
                 role=self.device.role,
                 bases=bases.ids_here(self.settings),
             )
 
-    def _runner_ready(self) -> None:
-        with self.database.write() as session:
-            workers.set_ready(session, self.worker_id)
+    def _runner_changed(self) -> None:
+        self.heartbeat.nudge()
         self.ring()
 
     def _heard(self, answer: BeatAnswer) -> None:
         if not answer.known:
             log.error("this worker was given up for dead: ending, to begin afresh")
             os._exit(1)  # the runner and the locks go with us; the supervisor starts another
-        self.link.send(GoOn(seconds=self.settings.lease_seconds))
+        self.link.send(GoOn(seconds=FENCE_SHARE * self.settings.lease_seconds))
         self.drain.cancel(answer.cancelled_job_ids)
 
     def _look(self) -> None:
         """Somebody wrote to the database, or a while has passed."""
         try:
+            has_work = not self.drain.is_busy and self.drain.has_work()
             with self.database.read() as session:
-                claimable = is_claimable(session, self.device.role)
                 cancelled = workers.cancelled_jobs(session, self.worker_id)
         except Unavailable:
             return
         self.drain.cancel(cancelled)
-        if claimable and self.link.ready.is_set() and not self._bell_pending.is_set():
-            self._bell_pending.set()
+        if has_work and self.link.ready.is_set():
             self.ring()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 
 from core.config import Settings
+from worker.vital import VitalThread
 
 
 class Watch:
@@ -20,7 +21,7 @@ class Watch:
         self.on_change = on_change
         self._stopping = threading.Event()
         target = self._poll if settings.database_url else self._watch_file
-        self._thread = threading.Thread(target=target, name="watch", daemon=True)
+        self._thread = VitalThread(target, "watch")
 
     def start(self) -> None:
         self._thread.start()

@@ -1,6 +1,5 @@
 """`stillroom download`: an artifact, or all that a job made."""
 
-import hashlib
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from api.answers import Artifact
 from api.client import Client, ClientError
 from api.commands.connection import Home, Url, connect
 from api.commands.terminal import bytes_text, line, say, short
+from core.files.digest import sha256_of
 
 
 def download(
@@ -55,13 +55,8 @@ def _fetch(client: Client, artifact: Artifact, folder: Path, name: str) -> None:
     if not path.exists():
         client.download(artifact, path)
         say(f"{artifact['role']}, {bytes_text(artifact['bytes'])}")
-    elif _sha256(path) != artifact["sha256"]:
+    elif sha256_of(path) != artifact["sha256"]:
         raise ClientError(
             f"{short(path)} is another file already; move it, or give another folder with --to."
         )
     line(short(path))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -23,6 +23,9 @@ from core.jobs import service as jobs
 from core.jobs.states import State
 from core.jobs.transition import events_after
 
+MAX_SEQ = 2**63 - 1
+"""What either database can count to."""
+
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
@@ -103,7 +106,7 @@ def list_events(
     job_id: str,
     caller: ReaderDep,
     database: DatabaseDep,
-    after: Annotated[int, Query(ge=0, description="The last `seq` you have seen.")] = 0,
+    after: Annotated[int, Query(ge=0, le=MAX_SEQ, description="The last `seq` you have seen.")] = 0,
     limit: Limit = pages.LIMIT,
     accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
 ) -> EventsRead:

@@ -14,7 +14,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from core.config import MIB, Settings
-from core.errors import Unavailable
+from core.errors import NotFound, Unavailable
 from core.files.atomic import replacing, sync
 
 CHUNK_BYTES = 4 * MIB
@@ -86,7 +86,11 @@ class Store:
     def check(self) -> None:
         """Raises Unavailable unless the store answers and a local folder can be written."""
         if self._folder is not None and not os.access(self._folder, os.W_OK | os.X_OK):
-            raise Unavailable("The store's folder cannot be written.", code="store_unavailable")
+            raise Unavailable(
+                "The store's folder cannot be written.",
+                code="store_unavailable",
+                retry_after_seconds=5,
+            )
         with _away_is_unavailable():
             next(iter(obstore.list(self._objects, "readiness")), None)
 
@@ -116,6 +120,8 @@ class Store:
 def _away_is_unavailable() -> Iterator[None]:
     try:
         yield
+    except FileNotFoundError as error:
+        raise NotFound("This file is no longer in the store.", code="file_gone") from error
     except BaseError as error:
         raise Unavailable(
             "The store does not answer. Try again in a moment.",

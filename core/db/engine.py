@@ -18,6 +18,7 @@ from core.config import Settings
 from core.errors import Unavailable
 
 BUSY_TIMEOUT_MS = 30_000
+CONNECT_SECONDS = 5
 _WRITE = "stillroom_write"
 
 
@@ -66,7 +67,9 @@ def _away_is_unavailable() -> Iterator[None]:
 
 def _make_engine(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, pool_size=20)
+        return create_engine(
+            url, pool_pre_ping=True, pool_size=20, connect_args={"connect_timeout": CONNECT_SECONDS}
+        )
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)

@@ -111,6 +111,8 @@ class Job(Base):
     owner: Mapped[str]
     kind: Mapped[str] = mapped_column(String(20))
     state: Mapped[str] = mapped_column(String(20))
+    base: Mapped[str]
+    """Of the spec, beside it: only a worker that has this base may take the job."""
     name: Mapped[str | None]
     spec: Mapped[dict[str, Any]]
     labels: Mapped[dict[str, Any]]
@@ -194,8 +196,7 @@ class Worker(Base):
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     host: Mapped[str]
-    home: Mapped[str] = mapped_column(Text)
-    """Where its lock file lies; only a process on the same host and home can test it."""
+    """Host and home in one (core.workers.host): where its lock file can be tested."""
     pid: Mapped[int]
     device: Mapped[str]
     role: Mapped[str] = mapped_column(String(20))

@@ -98,7 +98,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
     try:
         index: dict[str, Any] = json.loads((folder / "model_index.json").read_text("utf-8"))
     except FileNotFoundError as missing:
-        raise BaseNotAvailable(f"{folder} holds no model_index.json") from missing
+        raise BaseNotAvailable("The base's folder holds no model_index.json.") from missing
     return index
 
 
@@ -117,5 +117,5 @@ def _variant(folder: Path) -> str | None:
     """``fp16`` where a folder has only the half-precision files."""
     files = list(folder.glob("*.safetensors"))
     if not files:
-        raise BaseNotAvailable(f"{folder} holds no safetensors weights")
+        raise BaseNotAvailable(f"The base's {folder.name} holds no safetensors weights.")
     return "fp16" if all(".fp16." in file.name for file in files) else None

@@ -4,7 +4,6 @@ The same request gives the same bytes on one device: noise is drawn on the CPU f
 own seed, and nothing that moves (ids, times, versions) goes into the file.
 """
 
-import hashlib
 import json
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from core.diffusion.components import Components
 from core.diffusion.conditioning import Conditioning
 from core.errors import OutOfMemory
 from core.files.atomic import replacing
+from core.files.digest import sha256_of
 from core.inference import adapters
 from core.specs import MAX_SEED, GenerateSpec
 
@@ -76,7 +76,7 @@ def generate(
         OutOfMemory: the device has not enough.
     """
     stack = adapters.compose([(adapters.read(path), weight) for path, weight in loras])
-    recipe = _Recipe(spec, components, [(_sha256(path), weight) for path, weight in loras])
+    recipe = _Recipe(spec, components, [(sha256_of(path), weight) for path, weight in loras])
     try:
         with adapters.applied(stack, components.unet):
             yield from _generate(recipe, out)
@@ -195,8 +195,3 @@ def _settings(recipe: _Recipe, picture: Picture) -> dict[str, object]:
         "height": picture.height,
         "precision": str(recipe.components.dtype).removeprefix("torch."),
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

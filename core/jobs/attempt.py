@@ -96,6 +96,7 @@ class Attempt:
 
         It ends instead when somebody asked to cancel it meanwhile, or after too many attempts.
         """
+        session.get(Job, self.job_id, with_for_update=True)  # so that no cancel slips in between
         leave = partial(
             move,
             session,

@@ -1,5 +1,6 @@
 """Which job a worker takes next, and taking it."""
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import Select, or_, select
@@ -25,15 +26,15 @@ def turn_of(priority: int, kind: str) -> int:
     return -2 * priority + (kind != "generate")
 
 
-def claim(session: Session, worker: Worker) -> Job | None:
-    """The next job, now running under a new attempt of ``worker``; None: nothing to do.
+def claim(session: Session, worker: Worker, bases: Collection[str]) -> Job | None:
+    """The next job on one of ``bases``, running under a new attempt of ``worker``; None: nothing.
 
     Needs a write transaction: on SQLite that one lock, on PostgreSQL the row's, keeps two workers
     from taking the same job.
     """
     at = now()
     candidate = session.execute(
-        _claimable(worker.role, at).with_for_update(skip_locked=True).limit(1)
+        _claimable(worker.role, bases, at).with_for_update(skip_locked=True).limit(1)
     ).one_or_none()
     if candidate is None:
         return None
@@ -53,17 +54,20 @@ def claim(session: Session, worker: Worker) -> Job | None:
     )
 
 
-def is_claimable(session: Session, role: str) -> bool:
-    """A look that writes nothing: is there anything for a device of this role?"""
-    return session.execute(_claimable(role, now()).limit(1)).first() is not None
+def is_claimable(session: Session, role: str, bases: Collection[str]) -> bool:
+    """A look that writes nothing: is there anything for a device of this role with these bases?"""
+    return session.execute(_claimable(role, bases, now()).limit(1)).first() is not None
 
 
-def _claimable(role: str, at: datetime) -> Select[str, datetime, datetime | None]:
+def _claimable(
+    role: str, bases: Collection[str], at: datetime
+) -> Select[str, datetime, datetime | None]:
     return (
         select(Job.id, Job.queued_at, Job.started_at)
         .where(
             Job.state == State.QUEUED,
             Job.kind.in_(KINDS_OF_ROLE[role]),
+            Job.base.in_(bases),
             or_(Job.not_before.is_(None), Job.not_before <= at),
         )
         .order_by(*CLAIM_ORDER)

@@ -6,13 +6,12 @@ lease of *this* process's own clock.
 """
 
 import logging
-import socket
 import threading
-import time
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from core.clock import boot_seconds
 from core.config import Settings
 from core.db.engine import Database
 from core.db.models import Job, Worker
@@ -21,15 +20,11 @@ from core.files.lock import is_held
 from core.jobs.attempt import Attempt
 from core.jobs.states import State
 from core.workers import service as workers
+from core.workers.host import identity
 
 log = logging.getLogger(__name__)
 
 WORKER_LOST = "worker_lost"
-
-
-def boot_seconds() -> float:
-    """Seconds since boot, sleep included: a laptop that wakes knows how long it was away."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Reaper:
@@ -38,6 +33,7 @@ class Reaper:
     def __init__(self, database: Database, settings: Settings) -> None:
         self.database = database
         self.settings = settings
+        self.host = identity(settings.run_path)
         self._seen: dict[str, tuple[int, float]] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
@@ -55,6 +51,8 @@ class Reaper:
                 self.look()
             except Unavailable as error:
                 log.warning("the reaper cannot look: %s", error.detail)
+            except Exception:
+                log.exception("the reaper failed at a look and goes on")
 
     def look(self) -> None:
         """One round. Reads; writes only when somebody died."""
@@ -82,8 +80,9 @@ class Reaper:
         )
 
     def _lock_is_free(self, worker: Worker) -> bool:
-        here = worker.host == socket.gethostname() and worker.home == str(self.settings.root)
-        return here and not is_held(workers.lock_path(self.settings.run_path, worker.id))
+        return worker.host == self.host and not is_held(
+            workers.lock_path(self.settings.run_path, worker.id)
+        )
 
     def _stalled(self, name: str, beat: int) -> bool:
         """Whether this counter has stood still for a lease, as far as this process has seen."""

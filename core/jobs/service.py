@@ -42,6 +42,7 @@ def submit(
         owner=owner,
         kind=kind,
         state=State.QUEUED,
+        base=admitted.spec.base,
         name=name,
         spec=admitted.spec.model_dump(mode="json"),
         labels=labels or {},
@@ -107,26 +108,28 @@ def cancel(session: Session, owner: str, job_id: str) -> Job:
         WrongState: it ended otherwise already.
     """
     job = get(session, owner, job_id)
-    if job.state == State.CANCELLED:
+    session.refresh(job, with_for_update=True)  # or a claim in between makes both changes miss
+    if job.state == State.CANCELLED or job.cancel_requested:
         return job
     if job.state in TERMINAL:
         raise WrongState(
             f"'{job_id}' has {job.state}: there is nothing left to cancel.",
             allowed_actions=allowed_actions(State(job.state)),
         )
-    cancelled = move(
-        session, job_id=job_id, start=State.QUEUED, to=State.CANCELLED, finished_at=now()
-    )
-    if cancelled or job.cancel_requested:
-        return cancelled or job
-    asked = record(
-        session,
-        Job.state == State.RUNNING,
-        job_id=job_id,
-        event=("log", {"message": "cancel requested"}),
-        cancel_requested=True,
-    )
-    return asked or get(session, owner, job_id)
+    if job.state == State.QUEUED:
+        changed = move(
+            session, job_id=job_id, start=State.QUEUED, to=State.CANCELLED, finished_at=now()
+        )
+    else:
+        changed = record(
+            session,
+            Job.state == State.RUNNING,
+            job_id=job_id,
+            event=("log", {"message": "cancel requested"}),
+            cancel_requested=True,
+        )
+    assert changed is not None, "the row is locked"
+    return changed
 
 
 def queue_positions(session: Session, jobs: Sequence[Job]) -> dict[str, int]:

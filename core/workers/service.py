@@ -1,14 +1,15 @@
 """Workers: who they are, that they live, and what their disks hold."""
 
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from core.config import Settings
 from core.db.models import Job, Worker
+
+RUNNING = "running"
+"""The one state of a job that concerns its worker."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ def lock_path(run_path: Path, worker_id: str) -> Path:
 
 def register(
     session: Session,
-    settings: Settings,
     *,
     worker_id: str,
+    host: str,
     pid: int,
     device: str,
     role: str,
@@ -36,8 +37,7 @@ def register(
 ) -> Worker:
     worker = Worker(
         id=worker_id,
-        host=socket.gethostname(),
-        home=str(settings.root),
+        host=host,
         pid=pid,
         device=device,
         role=role,
@@ -48,25 +48,20 @@ def register(
     return worker
 
 
-def set_ready(session: Session, worker_id: str) -> None:
-    """Its runner has loaded what it needs: from now on it claims jobs."""
-    session.execute(update(Worker).where(Worker.id == worker_id).values(ready=True))
-
-
-def beat(session: Session, worker_id: str, bases: list[str]) -> BeatAnswer:
+def beat(session: Session, worker_id: str, *, ready: bool, bases: list[str]) -> BeatAnswer:
     """Raises the worker's counter and those of all its jobs, in one statement each.
 
-    ``bases`` are the ids that its disk holds now: one may have been pulled meanwhile.
+    ``ready``: its runner has loaded what it needs. ``bases``: what its disk holds now.
     """
     known = session.scalar(
         update(Worker)
         .where(Worker.id == worker_id)
-        .values(beat=Worker.beat + 1, bases=bases)
+        .values(beat=Worker.beat + 1, ready=ready, bases=bases)
         .returning(Worker.id)
     )
     rows = session.execute(
         update(Job)
-        .where(Job.worker_id == worker_id, Job.state == "running")
+        .where(Job.worker_id == worker_id, Job.state == RUNNING)
         .values(beat=Job.beat + 1)
         .returning(Job.id, Job.cancel_requested)
     )
@@ -78,7 +73,7 @@ def cancelled_jobs(session: Session, worker_id: str) -> frozenset[str]:
     return frozenset(
         session.scalars(
             select(Job.id).where(
-                Job.worker_id == worker_id, Job.state == "running", Job.cancel_requested
+                Job.worker_id == worker_id, Job.state == RUNNING, Job.cancel_requested
             )
         )
     )

@@ -12,7 +12,10 @@ from core.jobs import service as jobs
 from core.jobs.claim import claim
 from core.jobs.transition import events_after
 from core.workers import service as workers
+from core.workers.host import identity
+from core.workers.service import BeatAnswer
 
+BASES = ["nano-sdxl", "nano-ssd-1b"]
 SPEC = {"base": "nano-ssd-1b", "prompt": "a red circle"}
 
 
@@ -24,24 +27,30 @@ def submit(database: Database, settings: Settings, *, owner: str = "ada", **fiel
 
 
 def register(database: Database, settings: Settings, *, role: str = "any") -> Worker:
+    """A worker whose runner is ready."""
     with database.write() as session:
         worker = workers.register(
             session,
-            settings,
             worker_id=new_id("wrk"),
+            host=identity(settings.run_path),
             pid=1,
             device="cpu",
             role=role,
-            bases=["nano-sdxl", "nano-ssd-1b"],
+            bases=BASES,
         )
-        workers.set_ready(session, worker.id)
+        worker.ready = True
     return worker
+
+
+def beat(database: Database, worker: Worker) -> BeatAnswer:
+    with database.write() as session:
+        return workers.beat(session, worker.id, ready=True, bases=BASES)
 
 
 def take(database: Database, worker: Worker) -> Job:
     """The next job, which must be there."""
     with database.write() as session:
-        job = claim(session, worker)
+        job = claim(session, worker, BASES)
     assert job is not None
     return job
 

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from worker.frames import FROM_RUNNER, Gone, Report, receive, send
+from worker.frames import FROM_RUNNER, Answer, Done, Report, Word, receive, send
 
 
 @pytest.fixture
@@ -14,11 +14,12 @@ def line() -> "tuple[socket.socket, socket.socket]":
 
 def test_frames_arrive_one_by_one(line: "tuple[socket.socket, socket.socket]") -> None:
     ours, theirs = line
-    frames = [
+    words: list[Word] = [
         Report(step=1, steps=2, message="träining ☕", loss=0.5),
         Report(step=2, steps=2, message="x" * 50_000),
-        Gone(exit_code=-9),
+        Done(outputs={"lora": "/x"}),
     ]
+    frames = [Answer(run=3, word=word) for word in words]
     with ours, theirs:
         for frame in frames:
             send(ours, frame)

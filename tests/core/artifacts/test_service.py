@@ -10,6 +10,7 @@ from core.artifacts.service import StoredFile
 from core.db.engine import Database
 from core.db.models import Artifact
 from core.errors import NotFound
+from core.files.digest import sha256_of
 
 
 def stored(path: str, content: bytes = b"x") -> StoredFile:
@@ -72,4 +73,4 @@ def test_a_full_last_page_has_no_next(database: Database) -> None:
 
 def test_hash_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"x")
-    assert service.sha256_of(tmp_path / "x") == hashlib.sha256(b"x").hexdigest()
+    assert sha256_of(tmp_path / "x") == hashlib.sha256(b"x").hexdigest()

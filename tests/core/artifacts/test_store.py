@@ -8,7 +8,7 @@ import pytest
 
 from core.artifacts.store import CHUNK_BYTES, Store
 from core.config import Settings
-from core.errors import Unavailable
+from core.errors import NotFound, Unavailable
 
 
 @pytest.fixture
@@ -43,9 +43,9 @@ def test_long_files_come_in_chunks(store: Store) -> None:
 
 
 def test_a_missing_key_is_told_before_the_first_byte(store: Store) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(NotFound):
         store.open("nothing", 0, 5)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(NotFound):
         store.size("nothing")
 
 

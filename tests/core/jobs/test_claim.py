@@ -10,7 +10,7 @@ from core.config import Settings
 from core.db.engine import Database
 from core.db.models import Job, Worker, now
 from core.jobs.claim import claim, is_claimable
-from tests.support.jobs import history, register, submit, take
+from tests.support.jobs import BASES, history, register, submit, take
 
 
 def test_a_claim_raises_the_attempt_and_names_the_worker(
@@ -27,8 +27,8 @@ def test_a_claim_raises_the_attempt_and_names_the_worker(
 def test_nothing_to_claim(any_database: Database, settings: Settings) -> None:
     worker = register(any_database, settings)
     with any_database.write() as session:
-        assert not is_claimable(session, worker.role)
-        assert claim(session, worker) is None
+        assert not is_claimable(session, worker.role, BASES)
+        assert claim(session, worker, BASES) is None
 
 
 def test_the_order_is_priority_then_age(any_database: Database, settings: Settings) -> None:
@@ -57,13 +57,24 @@ def test_a_picture_goes_before_a_training_of_the_same_priority() -> None:
 def test_a_role_takes_only_its_kinds(any_database: Database, settings: Settings) -> None:
     submit(any_database, settings)
     with any_database.write() as session:
-        assert claim(session, register_only(any_database, settings, "train")) is None
-        assert claim(session, register_only(any_database, settings, "generate")) is not None
+        assert claim(session, register_only(any_database, settings, "train"), BASES) is None
+        assert claim(session, register_only(any_database, settings, "generate"), BASES) is not None
 
 
 def register_only(database: Database, settings: Settings, role: str) -> Worker:
     """A worker's row that is known to the claim alone."""
     return Worker(id=f"wrk_{role}", device="cpu", role=role)
+
+
+def test_a_worker_leaves_jobs_on_a_base_that_it_lacks(
+    any_database: Database, settings: Settings
+) -> None:
+    submit(any_database, settings)
+    worker = register(any_database, settings)
+    with any_database.write() as session:
+        assert not is_claimable(session, "any", ["nano-sdxl"])
+        assert claim(session, worker, ["nano-sdxl"]) is None
+        assert claim(session, worker, ["nano-ssd-1b"]) is not None
 
 
 def test_a_job_that_waits_out_a_loss_is_not_claimable(
@@ -74,7 +85,7 @@ def test_a_job_that_waits_out_a_loss_is_not_claimable(
         session.execute(
             update(Job).where(Job.id == job.id).values(not_before=now() + timedelta(seconds=60))
         )
-        assert not is_claimable(session, "any")
+        assert not is_claimable(session, "any", BASES)
 
 
 @pytest.mark.parametrize("num_workers", [4])
@@ -88,7 +99,7 @@ def test_eight_jobs_and_four_workers_at_once(
         taken: list[str] = []
         while True:
             with any_database.write() as session:
-                job = claim(session, worker)
+                job = claim(session, worker, BASES)
             if job is None:
                 return taken
             taken.append(job.id)

@@ -7,10 +7,11 @@ from core.db.engine import Database
 from core.db.models import Job, Worker
 from core.files.lock import LockFile
 from core.jobs import reaper as reaper_module
+from core.jobs import service as jobs
 from core.jobs.reaper import Reaper
 from core.workers import service as workers
 from core.workers.service import lock_path
-from tests.support.jobs import history, register, reread, submit, take
+from tests.support.jobs import beat, history, register, reread, submit, take
 
 
 class Clock:
@@ -68,7 +69,7 @@ def test_a_lock_of_another_host_is_not_looked_at(
 ) -> None:
     worker, job, lock = held
     with any_database.write() as session:
-        session.get_one(Worker, worker.id).host = "elsewhere"
+        session.get_one(Worker, worker.id).host = "this-name/another-home"
     lock.release()
     reaper.look()
     assert reread(any_database, job).state == "running"
@@ -103,8 +104,7 @@ def test_a_beat_in_time_keeps_the_lease(
     for _ in range(5):
         reaper.look()
         clock.seconds += settings.lease_seconds - 1
-        with any_database.write() as session:
-            assert workers.beat(session, worker.id, []).known
+        assert beat(any_database, worker).known
     reaper.look()
     assert reread(any_database, job).state == "running"
 
@@ -113,8 +113,7 @@ def test_a_worker_that_beat_since_the_look_is_not_buried(
     any_database: Database, settings: Settings
 ) -> None:
     worker = register(any_database, settings)
-    with any_database.write() as session:
-        workers.beat(session, worker.id, [])
+    beat(any_database, worker)
     with any_database.write() as session:
         assert not workers.forget(session, worker.id, beat=worker.beat)
     assert known_workers(any_database) == [worker.id]
@@ -137,17 +136,26 @@ def test_a_job_whose_worker_is_unknown_is_given_back_after_a_lease(
 
 
 def test_a_beat_brings_back_what_was_asked(any_database: Database, settings: Settings) -> None:
-    from core.jobs import service as jobs
-
     worker = register(any_database, settings)
     submit(any_database, settings)
     job = take(any_database, worker)
+    answer = beat(any_database, worker)
+    assert (answer.known, answer.cancelled_job_ids) == (True, frozenset())
     with any_database.write() as session:
-        answer = workers.beat(session, worker.id, [])
-        assert (answer.known, answer.cancelled_job_ids) == (True, frozenset())
-        assert workers.bases_on_workers(session) == set()
         jobs.cancel(session, job.owner, job.id)
-        assert workers.beat(session, worker.id, []).cancelled_job_ids == {job.id}
+    assert beat(any_database, worker).cancelled_job_ids == {job.id}
+    with any_database.write() as session:
         assert workers.cancelled_jobs(session, worker.id) == {job.id}
         workers.sign_off(session, worker.id)
-        assert not workers.beat(session, worker.id, []).known
+    assert not beat(any_database, worker).known
+
+
+def test_a_beat_tells_what_the_worker_has_and_whether_it_is_ready(
+    any_database: Database, settings: Settings
+) -> None:
+    worker = register(any_database, settings)
+    with any_database.write() as session:
+        workers.beat(session, worker.id, ready=True, bases=["ssd-1b"])
+        assert workers.bases_on_workers(session) == {"ssd-1b"}
+        workers.beat(session, worker.id, ready=False, bases=["ssd-1b"])
+        assert workers.bases_on_workers(session) == set()

@@ -19,7 +19,6 @@ from core.errors import (
     LayoutMismatch,
     NotFound,
     TooMany,
-    Unprocessable,
     WrongState,
 )
 from core.jobs import service as jobs
@@ -153,10 +152,6 @@ def test_a_spec_that_cannot_be_meant(
 ) -> None:
     spec = fine_tune("dst_x", **fields)
     refuse(database, settings, ValidationError, match, kind="fine_tune", spec=spec)
-
-
-def test_an_unknown_kind(database: Database, settings: Settings) -> None:
-    refuse(database, settings, Unprocessable, "'paint'", kind="paint")
 
 
 @pytest.mark.parametrize("trained_on", ["nano-sdxl", "ssd-1b"])

@@ -1,0 +1,51 @@
+"""A runner without torch: the prompt of a job says what it does. Real frames, real process."""
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+from core.tether import die_with_parent
+from worker.frames import Begun, Done, Failed, Picture, Ready, Report, Run, Word, send
+from worker.link import SOCKET
+from worker.runner import Orders, carry_out
+
+STEP_SECONDS = 0.02
+
+
+def act(run: Run) -> Generator[Word]:
+    """``draw``: one picture. ``long``: steps until stopped. ``die``, ``fail``: as they say."""
+    script = str(run.spec["prompt"])
+    if script == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if script == "fail":
+        yield Failed(code="odd", detail="It was told to.")
+    steps = 100_000 if script == "long" else 3
+    for step in range(1, steps + 1):
+        time.sleep(STEP_SECONDS)
+        yield Report(step=step, steps=steps, message="drawing")
+    path = Path(run.out) / "0.png"
+    path.write_bytes(b"a picture")
+    yield Picture(role="image", path=str(path), prompt=script, seed=1)
+    yield Done()
+
+
+def main() -> None:
+    die_with_parent(with_signal=signal.SIGKILL)
+    connection = socket.socket(fileno=int(os.environ.pop(SOCKET)))
+    orders = Orders(connection)
+    orders.start()
+    if "--never-ready" in sys.argv:
+        sys.exit(3)
+    send(connection, Ready())
+    while True:
+        run = orders.runs.get()
+        orders.tell(run, Begun())
+        orders.tell(run, carry_out(act(run), run, orders))
+
+
+if __name__ == "__main__":
+    main()
