@@ -5,26 +5,23 @@ a module, so the UNet itself is never changed: taking the hooks off is all it ta
 Shapes: A is (rank, in), B (out, rank).
 """
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.hooks import RemovableHandle
 
+from core.diffusion import lora_file
 from core.diffusion.components import Components
+from core.diffusion.hooks import Hook, hooked
+from core.diffusion.lora_file import Pair
 from core.errors import ExportMismatch
-from core.files.atomic import replacing
 from core.layouts import ATTENTION_TARGETS
 from core.specs import LoraSpec
 
-FILE_NAME = "pytorch_lora_weights.safetensors"
-"""What ``load_lora_weights`` looks for in a folder."""
 EFFECT_TOLERANCE = 0.05
 """Share of the LoRA's effect by which the file, read back, may miss the trained output: far below
 what a lost alpha or a lost block does, far above rounding."""
@@ -39,7 +36,6 @@ class Lora(nn.Module):
         """One pair a target: A gaussian with deviation 1 / rank as diffusers' scripts draw it, and
         B zero, so that training starts at the base."""
         super().__init__()
-        assert spec.alpha is not None
         self.rank, self.alpha, self.dropout = spec.rank, spec.alpha, spec.dropout
         self.targets = _targets(unet)
         generator = torch.Generator().manual_seed(seed)
@@ -55,26 +51,30 @@ class Lora(nn.Module):
     @contextmanager
     def attached(self, unet: UNet2DConditionModel) -> Iterator[None]:
         """The UNet answers with the LoRA inside the block, and as before after it."""
-        handles: list[RemovableHandle] = []
-        try:
-            for name, a_RI, b_OR in zip(self.targets, self.a, self.b, strict=True):
-                handles.append(
-                    unet.get_submodule(name).register_forward_hook(self._hook(a_RI, b_OR))
-                )
+        hooks = {
+            unet.get_submodule(name): self._hook(a_RI, b_OR)
+            for name, a_RI, b_OR in zip(self.targets, self.a, self.b, strict=True)
+        }
+        with hooked(hooks):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
-    def _hook(self, a_RI: Tensor, b_OR: Tensor) -> Callable[..., Tensor]:
+    def _hook(self, a_RI: Tensor, b_OR: Tensor) -> Hook:
         scale = self.alpha / self.rank
 
-        def add_update(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        def add_update(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             x = F.dropout(inputs[0], self.dropout, self.training)
             # Cast here, not where they live: gradients come back to the float32 matrices.
             return output + F.linear(F.linear(x, a_RI.to(x.dtype)), b_OR.to(x.dtype)) * scale
 
         return add_update
+
+    def save(self, path: Path, *, trigger: str | None = None) -> None:
+        """Writes the file that ``load_lora_weights`` of diffusers reads; float32, as trained."""
+        pairs = {
+            name: Pair(a_RI, b_OR)
+            for name, a_RI, b_OR in zip(self.targets, self.a, self.b, strict=True)
+        }
+        lora_file.write(path, pairs, rank=self.rank, alpha=self.alpha, trigger=trigger)
 
 
 def _targets(unet: UNet2DConditionModel) -> tuple[str, ...]:
@@ -83,33 +83,6 @@ def _targets(unet: UNet2DConditionModel) -> tuple[str, ...]:
         for name, _ in unet.named_modules()
         if ".transformer_blocks." in name and name.endswith(ATTENTION_TARGETS)
     )
-
-
-def save(lora: Lora, path: Path, *, trigger: str | None = None) -> None:
-    """Writes the file that ``load_lora_weights`` of diffusers reads, whole or not at all.
-
-    peft's keys under ``unet.``, and rank and alpha in ``lora_adapter_metadata``: without it readers
-    take alpha for the rank. float32, as trained.
-
-    Args:
-        lora: what was trained.
-        path: of the file.
-        trigger: the word to use in prompts, for programs that show it.
-    """
-    tensors = {}
-    for name, a_RI, b_OR in zip(lora.targets, lora.a, lora.b, strict=True):
-        tensors[f"unet.{name}.lora_A.weight"] = a_RI.detach().cpu().contiguous()
-        tensors[f"unet.{name}.lora_B.weight"] = b_OR.detach().cpu().contiguous()
-    adapter = {
-        "unet.r": lora.rank,
-        "unet.lora_alpha": lora.alpha,
-        "unet.target_modules": list(ATTENTION_TARGETS),
-    }
-    metadata = {"format": "pt", "lora_adapter_metadata": json.dumps(adapter, sort_keys=True)}
-    if trigger is not None:
-        metadata["modelspec.trigger_phrase"] = trigger
-    with replacing(path) as aside:
-        save_file(tensors, aside, metadata=metadata)
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """DreamBooth with a LoRA: a handful of pictures and a rare word that comes to mean them.
 
-Needs the base in memory, and as much again for activations. Writes ``FILE_NAME``, ``report.json``
-and the pictures drawn on the way. Prior preservation, captions and resuming are not here yet.
+Needs the base in memory, and as much again for activations. Writes
+``pytorch_lora_weights.safetensors``, ``report.json`` and the pictures drawn on the way. Prior
+preservation, captions and resuming are not here yet.
 Ruiz et al., arXiv:2208.12242.
 """
 
@@ -21,6 +22,7 @@ from core.diffusion.components import Components
 from core.diffusion.conditioning import Conditioning
 from core.diffusion.latents import Moments
 from core.diffusion.lora import Lora
+from core.diffusion.lora_file import FILE_NAME
 from core.diffusion.losses import mse_per_sample
 from core.diffusion.noise import ForwardProcess
 from core.errors import OutOfMemory
@@ -84,8 +86,8 @@ def _train(
         after = yield from course.fixed_grid_loss(now)
     now = replace(now, message="checking the export")
     yield now
-    lora_path, report_path = out / lora.FILE_NAME, out / "report.json"
-    lora.save(course.lora, lora_path, trigger=spec.trigger)
+    lora_path, report_path = out / FILE_NAME, out / "report.json"
+    course.lora.save(lora_path, trigger=spec.trigger)
     lora.check_export(course.lora, lora_path, components)
     summary = {
         "base": spec.base,

@@ -63,7 +63,7 @@ def lora_file(
     with torch.no_grad():
         for b_OR in trained.b:
             b_OR.normal_(0, 0.05, generator=generator)
-    lora.save(trained, path)
+    trained.save(path)
     return path
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from core.diffusion import lora
 from core.diffusion.components import Components
 from core.diffusion.lora import Lora
+from core.diffusion.lora_file import FILE_NAME
 from core.errors import ExportMismatch
 from core.specs import LoraSpec
 from tests.support import nano
@@ -107,7 +108,7 @@ def test_diffusers_loads_the_file_to_the_same_output(
     nano_ssd_1b: Components, tmp_path: Path
 ) -> None:
     made, bare = trained(nano_ssd_1b, rank=4, alpha=16), unet_output(nano_ssd_1b)
-    lora.save(made, tmp_path / lora.FILE_NAME)
+    made.save(tmp_path / FILE_NAME)
     with made.attached(nano_ssd_1b.unet):
         expected = unet_output(nano_ssd_1b)
     pipeline = nano_ssd_1b.pipeline()
@@ -120,7 +121,7 @@ def test_diffusers_loads_the_file_to_the_same_output(
 
 def test_the_file_tells_rank_alpha_and_trigger(nano_ssd_1b: Components, tmp_path: Path) -> None:
     path = tmp_path / "lora.safetensors"
-    lora.save(trained(nano_ssd_1b, rank=4, alpha=16), path, trigger="sks dog")
+    trained(nano_ssd_1b, rank=4, alpha=16).save(path, trigger="sks dog")
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     adapter = json.loads(metadata["lora_adapter_metadata"])
@@ -136,8 +137,8 @@ def test_a_good_export_passes_and_leaves_the_base_alone(
 ) -> None:
     made, before = trained(nano_ssd_1b, rank=4, alpha=2), unet_output(nano_ssd_1b)
     modules = {name: id(module) for name, module in nano_ssd_1b.unet.named_modules()}
-    lora.save(made, tmp_path / lora.FILE_NAME)
-    lora.check_export(made, tmp_path / lora.FILE_NAME, nano_ssd_1b)
+    made.save(tmp_path / FILE_NAME)
+    lora.check_export(made, tmp_path / FILE_NAME, nano_ssd_1b)
     assert torch.equal(unet_output(nano_ssd_1b), before)
     assert {name: id(module) for name, module in nano_ssd_1b.unet.named_modules()} == modules
     assert not any(parameter.requires_grad for parameter in nano_ssd_1b.unet.parameters())
@@ -178,8 +179,8 @@ def overflow(tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
 def test_a_bad_export_is_refused(
     tamper: Tampering, words: str, nano_ssd_1b: Components, tmp_path: Path
 ) -> None:
-    made, path = trained(nano_ssd_1b, rank=4, alpha=8), tmp_path / lora.FILE_NAME
-    lora.save(made, path)
+    made, path = trained(nano_ssd_1b, rank=4, alpha=8), tmp_path / FILE_NAME
+    made.save(path)
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     tensors = load_file(path)
@@ -199,7 +200,7 @@ def test_the_articles_snippet(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    lora_file(nano_ssd_1b, tmp_path / "work_dirs" / lora.FILE_NAME)
+    lora_file(nano_ssd_1b, tmp_path / "work_dirs" / FILE_NAME)
     # fmt: off
     checkpoint = 'work_dirs'
     prompt = 'A photo of sks dog in a bucket'

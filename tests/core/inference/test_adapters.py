@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.diffusion.components import Components
+from core.diffusion.lora_file import Pair
 from core.errors import LayoutMismatch
 from core.inference import adapters
-from core.inference.adapters import LowRank
 from tests.support import nano
 from tests.support.nano import lora_file, unet_output
 
@@ -84,7 +84,7 @@ def test_a_lora_of_another_layout_is_refused_before_a_hook_is_set(
     "module", ["up_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q", "conv_in"]
 )
 def test_a_lora_of_another_width_is_refused(module: str, nano_ssd_1b: Components) -> None:
-    update = LowRank(torch.zeros(2, 640), torch.zeros(640, 2))
+    update = Pair(torch.zeros(2, 640), torch.zeros(640, 2))
     with (
         pytest.raises(LayoutMismatch, match=rf"`{module}` of size \(640, 640\)"),
         adapters.applied({module: update}, nano_ssd_1b.unet),

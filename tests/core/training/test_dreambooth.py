@@ -13,9 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from core.diffusion import components, conditioning, latents, lora, noise
+from core.diffusion import components, conditioning, latents, noise
 from core.diffusion.components import Components
 from core.diffusion.lora import Lora
+from core.diffusion.lora_file import FILE_NAME
 from core.errors import NonFiniteLoss, OutOfMemory
 from core.specs import FineTuneSpec
 from core.training import data, draws, dreambooth
@@ -201,7 +202,7 @@ def test_outputs_come_with_the_last_report(run: list[StepReport]) -> None:
     assert all(not report.outputs for report in run[:-1])
     outputs = run[-1].outputs
     assert set(outputs) == {"lora", "report"}
-    assert outputs["lora"].name == lora.FILE_NAME
+    assert outputs["lora"].name == FILE_NAME
     with safe_open(outputs["lora"], "pt") as file:
         assert file.metadata()["modelspec.trigger_phrase"] == "sks"
     report = json.loads(outputs["report"].read_text())
@@ -286,7 +287,7 @@ def test_a_rate_far_too_high_names_the_step_and_writes_no_lora(
     monkeypatch.setattr(Course, "micro_loss", explode)
     with pytest.raises(NonFiniteLoss, match="at step 2"):
         list(dreambooth.train(spec_with(steps=4), nano_ssd_1b, paths, tmp_path))
-    assert not (tmp_path / lora.FILE_NAME).exists()
+    assert not (tmp_path / FILE_NAME).exists()
 
 
 def test_running_out_of_memory_says_what_to_do(
