@@ -31,6 +31,7 @@ class Server(uvicorn.Server):
 
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn ends, then raises it anew
+    os.umask(0o077)  # what is in the home is this user's alone
     die_with_parent()
     settings = Settings()
     log.configure(settings.log_level)

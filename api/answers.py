@@ -65,6 +65,8 @@ class Job(TypedDict):
     priority: int
     labels: dict[str, str]
     error: Flaw | None
+    parent: str | None
+    after: str | None
     result: dict[str, Any] | None
     worker: str | None
     device: str | None

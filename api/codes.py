@@ -21,6 +21,7 @@ CODES: dict[str, str] = {
     "wrong_host": "The server does not answer to the name in `Host`.",
     # 422
     "invalid": "A field cannot be meant as it stands; `errors` points at each.",
+    "not_available": "This version cannot do it yet, and did nothing.",
     "bad_cursor": "`cursor` was not given out by this server.",
     "bad_label": "`label` is not written as name:value.",
     "no_usable_file": "No file of the upload could be used; `errors` says why of each.",
@@ -54,6 +55,7 @@ CODES: dict[str, str] = {
     "encrypted": "A zip member needs a password.",
     "nested_archive": "A zip inside a zip.",
     "unsupported_compression": "A zip member is packed with another method than deflate.",
+    "too_many_scans": "The progressive JPEG has more scans than any program writes.",
     "too_many_entries": "The zip holds more files than it may.",
     "zip_bomb": "The zip unpacks to far more than it is.",
     "not_text": "A caption file is not UTF-8 text.",

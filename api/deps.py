@@ -10,9 +10,10 @@ from starlette.datastructures import UploadFile
 from api.pages import decoded
 from core.artifacts.store import Store
 from core.config import Settings
+from core.datasets import service as datasets
 from core.datasets.intake import Upload
 from core.db.engine import Database
-from core.errors import InsufficientScope, Unauthorized
+from core.errors import BadRequest, InsufficientScope, Unauthorized
 from core.jobs.bell import Bell
 from core.owners import service as owners
 from core.owners.service import Caller
@@ -66,16 +67,27 @@ WriterDep = Annotated[Caller, Security(_caller, scopes=["write"])]
 AdminDep = Annotated[Caller, Security(_caller, scopes=["admin"])]
 
 
+def _changeable(dataset_id: str, caller: WriterDep, database: DatabaseDep) -> None:
+    with database.read() as session:
+        datasets.get_changeable(session, caller.owner, dataset_id)
+
+
 async def _uploads(
-    request: Request, settings: SettingsDep, _caller: WriterDep
+    request: Request, settings: SettingsDep, _checked: Annotated[None, Depends(_changeable)]
 ) -> AsyncIterator[list[Upload]]:
-    """Read here and not by the framework, so that only callers with a key can make us read."""
-    async with request.form(max_files=settings.max_files, max_fields=16) as form:
+    """Read here and not by the framework: only who may change the dataset can make us read."""
+    try:
+        form = await request.form(max_files=settings.max_files, max_fields=16)
+    except UnicodeError as error:
+        raise BadRequest("The form's charset cannot be read: send it as UTF-8.") from error
+    try:
         yield [
             Upload(part.filename or "", part.file)
             for part in form.getlist("files")
             if isinstance(part, UploadFile)
         ]
+    finally:
+        await form.close()
 
 
 UploadsDep = Annotated[list[Upload], Depends(_uploads)]

@@ -18,6 +18,8 @@ from core.errors import BadRequest, Problem, ServiceError, Unavailable, Unproces
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+MAX_PROBLEMS = 50
+"""In one answer: nobody reads more, and a body of nonsense must not make a larger one."""
 _SHOWN_CHARACTERS = 80
 _CODES = {400: "malformed_request", 404: "not_found", 405: "method_not_allowed"}
 
@@ -79,8 +81,10 @@ def invalid(error: ValidationError, payload: object, *, under: str) -> Unprocess
 
 
 def _unprocessable(errors: Sequence[Problem]) -> Unprocessable:
-    more = f" `errors` has {len(errors) - 1} more." if len(errors) > 1 else ""
-    return Unprocessable(f"{errors[0].detail}{more}", errors=errors)
+    more = f" There are {len(errors) - 1} more in `errors`." if len(errors) > 1 else ""
+    if len(errors) > MAX_PROBLEMS:
+        more = f" {len(errors)} things are wrong; `errors` has the first {MAX_PROBLEMS}."
+    return Unprocessable(f"{errors[0].detail}{more}", errors=errors[:MAX_PROBLEMS])
 
 
 def _problem_of(detail: Mapping[str, Any], payload: object, under: str) -> Problem:

@@ -14,6 +14,8 @@ from core.owners.service import Scope
 from core.specs import SPECS, NotYet
 
 Row = TypeVar("Row")
+MAX_KEYS = 200
+"""Of one JSON object inside a spec: several times what the longest spec has."""
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 NO_CONTROLS = r"^[^\x00-\x1f\x7f]*$"
 Name = Annotated[
@@ -30,6 +32,8 @@ def _only_text(document: dict[str, Any]) -> dict[str, Any]:
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
+            if len(value) > MAX_KEYS:
+                raise ValueError(f"it has {len(value)} fields where {MAX_KEYS} are the most")
             waiting += [*value.keys(), *value.values()]
         elif isinstance(value, list):
             waiting += value

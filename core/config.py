@@ -1,7 +1,6 @@
 """Settings: every number that an operator may turn, with its unit and its reason.
 
-Read once, at the start of a process, from ``STILLROOM_*``; passed on as a value. Nothing else in
-the house reads the environment.
+Read once, at the start of a process, from ``STILLROOM_*``; passed on as a value.
 """
 
 from functools import cached_property

@@ -32,7 +32,7 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 
 def _refuse_until_built(value: object, info: ValidationInfo) -> None:
-    if value not in (None, False):
+    if value is not None and value is not False:
         raise ValueError(f"`{info.field_name}` is not available in this version: leave it out")
 
 

@@ -112,6 +112,7 @@ def worker_child(pinned: Device) -> Child:
 
 
 def main() -> None:
+    os.umask(0o077)  # what is in the home is this user's alone
     die_with_parent()
     parser = argparse.ArgumentParser(prog="python -m worker.supervisor", description=__doc__)
     parser.add_argument("--workers-only", action="store_true", help="no API: a further host")

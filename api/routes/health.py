@@ -11,8 +11,8 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz")
-def healthz() -> HealthRead:
-    """The process answers."""
+async def healthz() -> HealthRead:
+    """The process answers, even when every thread is busy."""
     return HealthRead(status="ok")
 
 

@@ -20,6 +20,7 @@ from api.schemas import ArtifactRead, EventRead, EventsRead, JobCreate, JobRead,
 from core.artifacts import service as artifacts
 from core.errors import InsufficientScope, NotAcceptable, Problem, Unprocessable
 from core.jobs import service as jobs
+from core.jobs.admission import parse
 from core.jobs.states import State
 from core.jobs.transition import events_after
 
@@ -37,24 +38,31 @@ def submit_job(
     database: DatabaseDep,
     bell: BellDep,
     response: Response,
+    dry_run: Annotated[bool, Query(description="Not available in this version.")] = False,
 ) -> JobRead:
     """Queues a job once every check that needs no GPU has passed."""
     if body.priority > 0 and "admin" not in caller.scopes:
         raise InsufficientScope(f"`priority` is {body.priority}: above 0 it takes an admin key.")
+    if dry_run:
+        raise Unprocessable(
+            "`dry_run` is not available in this version: leave it out. Nothing was queued.",
+            code="not_available",
+        )
+    try:
+        parse(body.kind, body.spec)  # before the database is held
+    except ValidationError as error:
+        raise invalid(error, body.spec, under="/spec") from error
     with database.write() as session:
-        try:
-            job = jobs.submit(
-                session,
-                settings,
-                owner=caller.owner,
-                kind=body.kind,
-                spec=body.spec,
-                name=body.name,
-                priority=body.priority,
-                labels=body.labels,
-            )
-        except ValidationError as error:
-            raise invalid(error, body.spec, under="/spec") from error
+        job = jobs.submit(
+            session,
+            settings,
+            owner=caller.owner,
+            kind=body.kind,
+            spec=body.spec,
+            name=body.name,
+            priority=body.priority,
+            labels=body.labels,
+        )
         read = JobRead.of(job, jobs.queue_positions(session, [job]).get(job.id))
     bell.ring()
     response.headers["Location"] = f"{router.prefix}/{job.id}"

@@ -1,6 +1,7 @@
 """Zips, read member by member. The names inside are text; nothing is unpacked under them."""
 
 import stat
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -18,6 +19,15 @@ ENTRY_BYTES = 512
 _CHUNK_BYTES = MIB
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _LEFTOVERS = (".DS_Store", "Thumbs.db", "desktop.ini")
+_DAMAGED = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    ValueError,
+    OverflowError,
+    IndexError,
+    struct.error,
+)
+"""What Python's zipfile raises on offsets, names and fields that make no sense."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,7 @@ def members(file: BinaryIO, filename: str, settings: Settings) -> Iterator[Membe
         with zipfile.ZipFile(cast(IO[bytes], _Capped(file, packed_bytes, settings))) as archive:
             _require_harmless(archive, packed_bytes, filename, settings)
             yield from _each(archive, filename, settings)
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+    except _DAMAGED as error:
         raise _damaged(filename) from error
 
 
@@ -143,7 +153,7 @@ def _unpack(
                         "too_large",
                         f"{entry.filename} unpacks to more than {cap / MIB:g} MiB.",
                     )
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError):
+    except (*_DAMAGED, zlib.error, EOFError, OSError):
         return Flaw("truncated", f"{entry.filename} is damaged inside its zip.")
     return None
 

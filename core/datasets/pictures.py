@@ -59,6 +59,11 @@ class Picture:
     bytes: int
 
 
+MAX_SCANS = 100
+"""Progressive JPEGs have about ten."""
+_START_OF_SCAN = b"\xff\xda"
+
+
 def format_of(head: bytes) -> Format | None:
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
@@ -123,6 +128,17 @@ def _require_size(size_bytes: int, filename: str, settings: Settings) -> None:
         )
 
 
+def _require_few_scans(file: BinaryIO, filename: str) -> None:
+    """Each scan of a progressive JPEG passes over all pixels, and takes 14 bytes to ask for."""
+    file.seek(0)
+    scans = file.read().count(_START_OF_SCAN)
+    if scans > MAX_SCANS:
+        raise Refused(
+            "too_many_scans",
+            f"{filename} has {scans:,} scans; a JPEG may have {MAX_SCANS}. Save it again.",
+        )
+
+
 def _open(file: BinaryIO, filename: str, settings: Settings) -> ImageFile:
     """The header, checked. No pixel has been unpacked when this returns."""
     file.seek(0)
@@ -132,6 +148,8 @@ def _open(file: BinaryIO, filename: str, settings: Settings) -> ImageFile:
         raise refuse_unknown(head, filename)
     _require_extension(kind, filename)
     _require_plain(head, kind, filename, settings)
+    if kind == "JPEG":
+        _require_few_scans(file, filename)
     file.seek(0)
     try:
         image = _READERS[kind](file)

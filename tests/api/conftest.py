@@ -59,7 +59,6 @@ class Server:
         worker = Worker(
             id=new_id("wrk"),
             host="elsewhere",
-            home="/home/of/another",
             pid=1,
             device="cpu",
             role="any",

@@ -134,10 +134,10 @@ def test_another_owner_finds_nothing(ann: Person, bob: Person) -> None:
     assert ann.get("/v1/artifacts/art_nothing/content").status_code == 404
 
 
-def test_a_lost_file_is_an_error_that_leaks_nothing(ann: Person) -> None:
+def test_a_lost_file_is_told_and_leaks_nothing(ann: Person) -> None:
     artifact = ann.artifact({"dog.safetensors": DATA})
     ann.server.store.delete(artifact.files[0]["store_key"])
     answer = ann.get(f"/v1/artifacts/{artifact.id}/content")
-    assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
+    assert (answer.status_code, answer.json()["code"]) == (404, "file_gone")
     assert str(ann.server.settings.root) not in answer.text
     assert answer.json()["request_id"] == answer.headers["X-Request-Id"]

@@ -1,0 +1,91 @@
+"""What somebody who means harm sends, and what it must not cost."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from tests.api.conftest import Person
+from tests.support import uploads
+
+RED = uploads.picture()
+
+
+def test_a_damaged_zip_refuses_itself_and_not_the_picture_beside_it(ann: Person) -> None:
+    whole = uploads.zip_of({"a.png": RED, "b.png": RED})
+    directory = int.from_bytes(whole[-6:-2], "little") + 1  # where it claims that its table is
+    moved = whole[:-6] + directory.to_bytes(4, "little") + whole[-2:]
+    sent = ann.upload(ann.dataset(), ("red.png", RED), ("moved.zip", moved))
+    assert sent.status_code == 201
+    picture, *rest = sent.json()["items"]
+    assert picture["problems"] == []
+    assert {flaw["code"] for item in rest for flaw in item["problems"]} == {"truncated"}
+
+
+def test_an_entry_without_a_name(ann: Person) -> None:
+    nameless = uploads.zip_of({"a.png": RED}).replace(b"a.png", b"\0.png")
+    sent = ann.upload(ann.dataset(), ("red.png", RED), ("nameless.zip", nameless))
+    assert sent.status_code == 201
+
+
+def test_a_jpeg_with_more_scans_than_any_program_writes(ann: Person) -> None:
+    out = io.BytesIO()
+    Image.new("L", (64, 64), 128).save(out, format="JPEG", progressive=True)
+    bomb = out.getvalue() + b"\xff\xda" * 200
+    sent = ann.upload(ann.dataset(), ("bomb.jpg", bomb))
+    assert sent.status_code == 422
+    assert sent.json()["errors"][0]["code"] == "too_many_scans"
+
+
+def test_an_ordinary_progressive_jpeg_is_taken(ann: Person) -> None:
+    out = io.BytesIO()
+    Image.effect_noise((256, 256), 80).convert("RGB").save(out, format="JPEG", progressive=True)
+    assert ann.upload(ann.dataset(), ("dog.jpg", out.getvalue())).status_code == 201
+
+
+def test_a_thousand_wrong_fields_get_fifty_sentences(ann: Person) -> None:
+    body = {"name": "x", "kind": "instance"} | {f"wrong{n}": n for n in range(1000)}
+    refused = ann.post("/v1/datasets", body)
+    assert refused.status_code == 422
+    assert len(refused.json()["errors"]) == 50
+    assert "1000 things are wrong" in refused.json()["detail"]
+
+
+def test_a_spec_of_thousands_of_fields_is_refused_as_one(ann: Person) -> None:
+    refused = ann.post("/v1/jobs", {"kind": "generate", "spec": {str(n): n for n in range(9999)}})
+    assert refused.status_code == 422
+    assert len(refused.json()["errors"]) == 1
+    assert "9999 fields" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize("charset", ["undefined", "punycode"])
+def test_a_form_in_an_odd_charset_is_no_error_of_ours(ann: Person, charset: str) -> None:
+    part = b'Content-Disposition: form-data; name="files"; filename="a"'
+    refused = ann.call(
+        "POST",
+        f"/v1/datasets/{ann.dataset()}/images",
+        headers={"Content-Type": f"multipart/form-data; boundary=X; charset={charset}"},
+        content=b"--X\r\n" + part + b"\r\n\r\na\r\n--X--",
+    )
+    assert refused.status_code in (400, 422)
+
+
+def test_a_dry_run_queues_nothing(ann: Person) -> None:
+    spec = {"base": "nano-ssd-1b", "prompt": "x"}
+    refused = ann.post("/v1/jobs?dry_run=true", {"kind": "generate", "spec": spec})
+    assert (refused.status_code, refused.json()["code"]) == (422, "not_available")
+    assert ann.get("/v1/jobs").json()["items"] == []
+
+
+@pytest.mark.parametrize("value", [0, "", []])
+def test_a_field_that_is_not_built_takes_no_other_nothing(ann: Person, value: object) -> None:
+    spec = {"base": "nano-ssd-1b", "prompt": "x", "image": value}
+    refused = ann.post("/v1/jobs", {"kind": "generate", "spec": spec})
+    assert refused.status_code == 422
+    assert "`image` is not available" in refused.json()["detail"]
+
+
+def test_numbers_beyond_any_column(ann: Person) -> None:
+    job = ann.post("/v1/jobs", {"kind": "generate", "spec": {"base": "nano-ssd-1b", "prompt": "x"}})
+    path = f"/v1/jobs/{job.json()['id']}/events?after={10**30}"
+    assert ann.get(path).status_code == 422
