@@ -29,7 +29,7 @@ class UnsupportedMediaType(ServiceError):
 
 
 def install(app: FastAPI) -> None:
-    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(ServiceError, on_service_error)
     app.add_exception_handler(RequestValidationError, _on_bad_request)
     app.add_exception_handler(HTTPException, _on_http_exception)
 
@@ -71,20 +71,23 @@ def stopping(request_id: str) -> JSONResponse:
 
 def invalid(error: ValidationError, payload: object, *, under: str) -> Unprocessable:
     """A model's refusal of ``payload``, with pointers that start at ``under``."""
-    return _unprocessable(
-        [
-            _problem_of(each, payload, under)
-            for each in error.errors(include_url=False)
-            if each["type"] != "default_factory_not_called"  # only says that another is wrong
-        ]
-    )
+    wrong = [
+        each
+        for each in error.errors(include_url=False)
+        if each["type"] != "default_factory_not_called"  # only says that another is wrong
+    ]
+    errors = [_problem_of(each, payload, under) for each in wrong[:MAX_PROBLEMS]]
+    return _unprocessable(errors, len(wrong))
 
 
-def _unprocessable(errors: Sequence[Problem]) -> Unprocessable:
-    more = f" There are {len(errors) - 1} more in `errors`." if len(errors) > 1 else ""
-    if len(errors) > MAX_PROBLEMS:
-        more = f" {len(errors)} things are wrong; `errors` has the first {MAX_PROBLEMS}."
-    return Unprocessable(f"{errors[0].detail}{more}", errors=errors[:MAX_PROBLEMS])
+def _unprocessable(errors: Sequence[Problem], count: int) -> Unprocessable:
+    """``errors`` are the first of ``count``."""
+    more = ""
+    if count > 1:
+        more = f" There are {count - 1} more in `errors`."
+    if count > len(errors):
+        more = f" {count} things are wrong; `errors` has the first {len(errors)}."
+    return Unprocessable(f"{errors[0].detail}{more}", errors=errors)
 
 
 def _problem_of(detail: Mapping[str, Any], payload: object, under: str) -> Problem:
@@ -150,7 +153,7 @@ def _headers_of(error: ServiceError) -> dict[str, str]:
     return headers
 
 
-def _on_service_error(request: Request, error: Exception) -> JSONResponse:
+def on_service_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, ServiceError)
     if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and error.__cause__:
         log.warning("%s: %s", error.code, error.detail, exc_info=error.__cause__)
@@ -173,24 +176,20 @@ def _refusal_of(request: Request, error: RequestValidationError) -> ServiceError
             f"The body came as {_shown(sent)}: send JSON, with Content-Type: application/json."
         )
     payloads = {"body": error.body, "query": dict(request.query_params)}
-    return _unprocessable(
-        [
-            _problem_of({**each, "loc": each["loc"][1:]}, payloads.get(each["loc"][0]), "")
-            for each in error.errors()
-        ]
-    )
+    errors = [
+        _problem_of({**each, "loc": each["loc"][1:]}, payloads.get(each["loc"][0]), "")
+        for each in error.errors()[:MAX_PROBLEMS]
+    ]
+    return _unprocessable(errors, len(error.errors()))
 
 
 def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     """What the framework itself refuses: no such route or method, an unreadable form."""
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, ServiceError):  # our own, caught while the body was read
-        return _on_service_error(request, error.__cause__)
+        return on_service_error(request, error.__cause__)
     if error.__cause__ is not None:
-        unreadable = BadRequest(
-            "The body is JSON that cannot be read: nested too deeply, or a number too long.",
-            code="malformed_json",
-        )
+        unreadable = BadRequest(_why_unreadable(error.__cause__), code="malformed_json")
         return problem(unreadable, request_id_of(request))
     title = HTTPStatus(error.status_code).phrase
     refusal = ServiceError(
@@ -201,6 +200,12 @@ def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(_methods_at(request))
     return problem(refusal, request_id_of(request), headers)
+
+
+def _why_unreadable(cause: BaseException) -> str:
+    if isinstance(cause, UnicodeDecodeError):
+        return "The body is not UTF-8 text, as JSON must be."
+    return "The body is JSON that cannot be read: nested too deeply, or a number too long."
 
 
 def _methods_at(request: Request) -> list[str]:

@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 from core.datasets.intake import Item
 from core.datasets.report import Finding, Summary
@@ -15,7 +24,7 @@ from core.specs import SPECS, NotYet
 
 Row = TypeVar("Row")
 MAX_KEYS = 200
-"""Of one JSON object inside a spec: several times what the longest spec has."""
+"""Of one JSON object: several times what the longest spec has."""
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 NO_CONTROLS = r"^[^\x00-\x1f\x7f]*$"
 Name = Annotated[
@@ -26,14 +35,20 @@ Label = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"
 LabelValue = Annotated[str, StringConstraints(max_length=255, pattern=NO_CONTROLS)]
 
 
+def _few_keys(sent: Any) -> Any:
+    """Before its fields are looked at: each one that is wrong would be explained."""
+    if isinstance(sent, dict) and len(sent) > MAX_KEYS:
+        raise ValueError(f"it has {len(sent)} fields where {MAX_KEYS} are the most")
+    return sent
+
+
 def _only_text(document: dict[str, Any]) -> dict[str, Any]:
     """Refuses what JSON can say and no database can keep, at any depth."""
     waiting: list[Any] = [document]
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
-            if len(value) > MAX_KEYS:
-                raise ValueError(f"it has {len(value)} fields where {MAX_KEYS} are the most")
+            _few_keys(value)
             waiting += [*value.keys(), *value.values()]
         elif isinstance(value, list):
             waiting += value
@@ -55,6 +70,7 @@ class Sent(BaseModel):
     """A body. What we do not know is refused by name, never passed over."""
 
     model_config = ConfigDict(extra="forbid")
+    _few_fields = model_validator(mode="before")(_few_keys)
 
 
 class Page(BaseModel, Generic[Row]):
@@ -166,7 +182,9 @@ class JobCreate(Sent):
     spec: SpecDocument
     name: Name | None = None
     priority: int = Field(0, ge=-100, le=100, description="Higher first. Above 0 needs admin.")
-    labels: Annotated[dict[Label, LabelValue], Field(max_length=16)] = {}
+    labels: Annotated[
+        dict[Label, LabelValue], BeforeValidator(_few_keys), Field(max_length=16)
+    ] = {}
     webhook: NotYet = None
     after: NotYet = None
     deadline_seconds: NotYet = None
@@ -314,7 +332,7 @@ class ModelRead(BaseModel):
 class KeyCreate(Sent):
     name: Name
     owner: Name | None = Field(None, description="Whose rows it sees. Default: yours.")
-    scopes: list[Scope] = Field(["read", "write"], min_length=1)
+    scopes: list[Scope] = Field(["read", "write"], min_length=1, max_length=16)
 
 
 class KeyRead(BaseModel):

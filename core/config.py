@@ -3,6 +3,7 @@
 Read once, at the start of a process, from ``STILLROOM_*``; passed on as a value.
 """
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -55,7 +56,7 @@ class Settings(BaseSettings):
     max_image_side: int = Field(16_384, gt=0, description="Pixels; WebP's own limit.")
     max_dataset_images: int = Field(10_000, gt=0)
     max_files: int = Field(1_000, gt=0, description="Files in one upload.")
-    max_zip_entries: int = Field(10_000, gt=0)
+    max_zip_entries: int = Field(10_000, gt=0, description="Of all zips in one upload.")
     max_zip_bytes: int = Field(4 * GIB, gt=0, description="All members of one zip, unpacked.")
     max_zip_ratio: int = Field(200, gt=0, description="Unpacked to packed; pictures are near 1.")
     max_queued_jobs: int = Field(1_000, gt=0, description="Waiting jobs of one owner.")
@@ -112,3 +113,5 @@ class Settings(BaseSettings):
         """Makes the home and its rooms, readable by this user alone."""
         for folder in (self.root, self.scratch_path, self.models_path, self.run_path):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.root.stat().st_uid == os.geteuid():
+            self.root.chmod(0o700)  # it may have been there before, open to others

@@ -22,6 +22,8 @@ DEFAULT_STEPS = 500
 MAX_SEED = 2**32 - 1
 """Seeds are unsigned 32 bit: what every program that reads our metadata can hold."""
 
+Id = Annotated[str, StringConstraints(max_length=200)]
+"""Several times as long as ours are: a refusal repeats it."""
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Prompt = Annotated[str, StringConstraints(max_length=4000)]
 FilledPrompt = Annotated[str, StringConstraints(min_length=1, max_length=4000, pattern=r"\S")]
@@ -72,8 +74,8 @@ class SampleSpec(Spec):
 class FineTuneSpec(Spec):
     """DreamBooth with a LoRA. Ruiz et al., arXiv:2208.12242."""
 
-    base: str = Field(description="A base model's id, see GET /v1/models.")
-    dataset: str = Field(description="A dataset's id.")
+    base: Id = Field(description="A base model's id, see GET /v1/models.")
+    dataset: Id = Field(description="A dataset's id.")
     method: Literal["dreambooth"] = "dreambooth"
     instance_prompt: FilledPrompt = Field(
         description="Names the subject with a rare word, as in 'a photo of sks dog'."
@@ -139,7 +141,7 @@ class FineTuneSpec(Spec):
 class LoraUse(Spec):
     """One LoRA of a stack and its weight; 1 is as trained, 0 is off, below 0 turns it round."""
 
-    artifact: str
+    artifact: Id
     job: NotYet = None
     weight: float = Field(1.0, ge=-10, le=10)
 
@@ -147,7 +149,7 @@ class LoraUse(Spec):
 class GenerateSpec(Spec):
     """Pictures from prompts. Prompt by prompt; image k of a prompt uses ``seed + k``."""
 
-    base: str = Field(description="A base model's id, see GET /v1/models.")
+    base: Id = Field(description="A base model's id, see GET /v1/models.")
     loras: list[LoraUse] = Field([], max_length=8, description="Applied together, in this order.")
     prompt: FilledPrompt | Annotated[list[FilledPrompt], Field(min_length=1, max_length=64)]
     negative_prompt: Prompt | None = Field(None, description="null: what the base does for none.")

@@ -55,6 +55,13 @@ def test_a_body_that_is_not_json(body: bytes, ann: Person) -> None:
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed_json")
 
 
+def test_a_body_that_is_no_utf_8_is_told_so(ann: Person) -> None:
+    body = b'{"name": "d\xffg"}'
+    answer = ann.post("/v1/datasets", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_json")
+    assert "UTF-8" in answer.json()["detail"]
+
+
 def test_zero_bytes_in_addresses(ann: Person) -> None:
     assert ann.get("/v1/jobs/%00").status_code == 404
     assert ann.get("/v1/jobs?kind=%00").status_code == 422

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from core.db.engine import Database
 from tests.api.conftest import Person, Server
 from tests.support import uploads
 
@@ -173,6 +174,16 @@ def test_bad_submissions(change: dict[str, Any], pointer: str, ann: Person) -> N
     refused = ann.post("/v1/jobs", body)
     assert refused.status_code == 422
     assert refused.json()["errors"][0]["pointer"] == pointer
+
+
+def test_a_spec_is_checked_before_the_database_is_held(
+    ann: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Database, "write", None)
+    body = {"kind": "generate", "spec": {"base": "x" * 300, "prompt": "a dog"}}
+    refused = ann.post("/v1/jobs", body)
+    assert refused.json()["errors"][0]["pointer"] == "/spec/base"
+    assert len(refused.json()["detail"]) < 200
 
 
 def test_going_first_takes_an_administrator(ann: Person, admin: Person) -> None:

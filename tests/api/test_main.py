@@ -24,6 +24,7 @@ def test_it_answers_and_ends_well_on_sigterm(tmp_path: Path) -> None:
         assert answer.json() == {"status": "ok"}
         assert "server" not in answer.headers
         assert not list(tmp_path.glob("*.part"))
+        assert not [path for path in tmp_path.rglob("*") if path.stat().st_mode & 0o077]
     finally:
         process.send_signal(signal.SIGTERM)
         _, log = process.communicate(timeout=20)

@@ -33,3 +33,9 @@ def test_a_lease_shorter_than_three_beats_is_refused() -> None:
 def test_the_home_is_for_this_user_alone(tmp_path: Path) -> None:
     Settings(home=tmp_path / "home").prepare()
     assert (tmp_path / "home").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_home_that_was_open_to_others_is_closed(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    Settings(home=tmp_path).prepare()
+    assert tmp_path.stat().st_mode & 0o777 == 0o700
