@@ -21,11 +21,14 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _LEFTOVERS = (".DS_Store", "Thumbs.db", "desktop.ini")
 _DAMAGED = (
     zipfile.BadZipFile,
-    NotImplementedError,
+    zlib.error,
+    struct.error,
+    RuntimeError,
     ValueError,
     OverflowError,
-    IndexError,
-    struct.error,
+    LookupError,
+    EOFError,
+    OSError,
 )
 """What Python's zipfile raises on offsets, names and fields that make no sense."""
 
@@ -43,18 +46,21 @@ def is_zip(head: bytes) -> bool:
     return head.startswith(SIGNATURES)
 
 
-def members(file: BinaryIO, filename: str, settings: Settings) -> Iterator[Member]:
+def members(
+    file: BinaryIO, filename: str, settings: Settings, max_members: int
+) -> Iterator[Member]:
     """The members in their order, each valid until the next is asked for.
 
     Folders, and what operating systems leave behind, are passed over.
 
     Raises:
-        Refused: the zip as a whole is damaged or a bomb. Members before that stay good.
+        Refused: the zip as a whole is damaged, a bomb or too long. Members before that stay good.
     """
     packed_bytes = file.seek(0, 2)
     file.seek(0)
     try:
         with zipfile.ZipFile(cast(IO[bytes], _Capped(file, packed_bytes, settings))) as archive:
+            _require_few(archive, filename, max_members)
             _require_harmless(archive, packed_bytes, filename, settings)
             yield from _each(archive, filename, settings)
     except _DAMAGED as error:
@@ -85,17 +91,21 @@ class _Capped:
         return getattr(self._file, name)
 
 
+def _require_few(archive: zipfile.ZipFile, filename: str, max_members: int) -> None:
+    count = len(archive.infolist())
+    if count > max_members:
+        raise Refused(
+            "too_many_entries",
+            f"{filename} holds {count:,} files and this upload has room for {max_members:,}: send "
+            "it in parts.",
+        )
+
+
 def _require_harmless(
     archive: zipfile.ZipFile, packed_bytes: int, filename: str, settings: Settings
 ) -> None:
     """From the table of contents alone, before anything is unpacked."""
-    entries = archive.infolist()
-    if len(entries) > settings.max_zip_entries:
-        raise Refused(
-            "too_many_entries",
-            f"{filename} holds {len(entries):,} files; {settings.max_zip_entries:,} are the most.",
-        )
-    unpacked_bytes = sum(entry.file_size for entry in entries)
+    unpacked_bytes = sum(entry.file_size for entry in archive.infolist())
     if unpacked_bytes > min(settings.max_zip_bytes, settings.max_zip_ratio * packed_bytes):
         raise _bomb(filename, settings)
 
@@ -153,7 +163,7 @@ def _unpack(
                         "too_large",
                         f"{entry.filename} unpacks to more than {cap / MIB:g} MiB.",
                     )
-    except (*_DAMAGED, zlib.error, EOFError, OSError):
+    except _DAMAGED:
         return Flaw("truncated", f"{entry.filename} is damaged inside its zip.")
     return None
 

@@ -1,17 +1,19 @@
 """Captions as they come beside pictures: ``dog.txt`` for ``dog.png``, or a ``metadata.jsonl``."""
 
+import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import BinaryIO, Literal
 
+from core.config import MIB
 from core.datasets.refusal import Refused
 
 MAX_CHARACTERS = 4000
 """As long as a prompt may be."""
 MAX_TEXT_BYTES = 64 * 1024
-MAX_TABLE_BYTES = 64 * 1024**2
+MAX_TABLE_BYTES = 4 * MIB
 
 
 @dataclass(frozen=True)
@@ -69,19 +71,29 @@ def read_text(file: BinaryIO, filename: str) -> Caption:
     return Caption(_without_extension(filename), "stem", text)
 
 
-def read_table(file: BinaryIO, filename: str) -> Iterator[Caption | Refused]:
+def read_table(file: BinaryIO, filename: str, max_lines: int) -> Iterator[Caption | Refused]:
     """One caption a line of a ``metadata.jsonl``; its names start where the file itself lies.
 
     Raises:
-        Refused: the file as a whole is no text.
+        Refused: the file as a whole is no text, or too long. No line was read then.
     """
     folder = PurePosixPath(filename).parent
     raw = file.read(MAX_TABLE_BYTES + 1)
     if len(raw) > MAX_TABLE_BYTES:
-        raise Refused("too_large", f"{filename} is larger than {MAX_TABLE_BYTES} bytes.")
-    for number, line in enumerate(_decoded(raw, filename).splitlines(), start=1):
+        raise Refused("too_large", f"{filename} is larger than {MAX_TABLE_BYTES / MIB:g} MiB.")
+    text = _decoded(raw, filename).rstrip()
+    if text.count("\n") >= max_lines:
+        raise too_many(filename)
+    for number, line in enumerate(io.StringIO(text), start=1):
         if line.strip():
             yield _read_line(line, f"line {number} of {filename}", folder)
+
+
+def too_many(filename: str) -> Refused:
+    return Refused(
+        "too_many_captions",
+        f"{filename} has more captions than one upload may: send it by itself, or in parts.",
+    )
 
 
 def _read_line(line: str, where: str, folder: PurePosixPath) -> Caption | Refused:

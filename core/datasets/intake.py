@@ -26,6 +26,8 @@ from core.ids import new_id
 Kind = Literal["image", "caption", "metadata", "archive", "unknown"]
 MAX_FLAWS = 20
 """Told of one file; a long table of captions may be wrong in every line."""
+MAX_PROBLEMS = 50
+"""Told of one upload of which nothing can be used."""
 _MAX_NAME = 255
 
 
@@ -108,6 +110,9 @@ class _Batch:
         self._new: dict[str, Image] = {}
         self._named: list[tuple[str, str]] = []
         self._texts: list[tuple[Item, Caption]] = []
+        self._max_texts = 2 * settings.max_dataset_images
+        self._max_members = settings.max_zip_entries
+        """Still to come, of all zips together."""
         self._captions: dict[str, str] = {}
 
     def take(self, place: int, filename: str, content: BinaryIO, *, inside: bool = False) -> None:
@@ -146,7 +151,7 @@ class _Batch:
             Problem(f"/files/{item.place}", flaw.code, flaw.detail)
             for item in self.items
             for flaw in item.flaws
-        ]
+        ][:MAX_PROBLEMS]
         count = len({item.place for item in self.items})
         raise NoUsableFile(
             f"None of the {count} files can be used: {errors[0].detail}"
@@ -229,22 +234,29 @@ class _Batch:
     def _take_archive(self, item: Item, content: BinaryIO, inside: bool) -> None:
         if inside:
             raise Refused("nested_archive", f"{item.filename} is a zip in a zip: unpack it first.")
-        for member in archives.members(content, item.filename, self._settings):
+        max_members = self._max_members
+        for member in archives.members(content, item.filename, self._settings, max_members):
+            self._max_members -= 1
             name = shown(f"{item.filename}/{member.name}")
             if member.content is not None:
                 self.take(item.place, name, member.content, inside=True)
             elif member.flaw:
                 self._item(item.place, name).flaw(member.flaw)
 
+    def _room_for_texts(self) -> int:
+        return self._max_texts - len(self._texts)
+
     def _take_words(self, item: Item, content: BinaryIO, head: bytes) -> None:
         """Text has no signature: here the name decides."""
         name = PurePosixPath(item.filename)
         if name.suffix.lower() == ".txt":
             item.kind = "caption"
+            if not self._room_for_texts():
+                raise captions.too_many(item.filename)
             self._texts.append((item, captions.read_text(content, item.filename)))
         elif name.name.lower() == "metadata.jsonl":
             item.kind = "metadata"
-            for line in captions.read_table(content, item.filename):
+            for line in captions.read_table(content, item.filename, self._room_for_texts()):
                 if isinstance(line, Refused):
                     item.flaw(line.flaw)
                 else:

@@ -15,11 +15,12 @@ from core.datasets.refusal import Refused
 from tests.support import uploads
 
 
-def read(content: bytes, settings: Settings) -> dict[str, bytes | str]:
+def read(content: bytes, settings: Settings, max_members: int = 100) -> dict[str, bytes | str]:
     """What each member holds, or the code of its refusal."""
+    file = io.BytesIO(content)
     return {
         member.name: member.content.read() if member.content else member.flaw.code  # type: ignore[union-attr]
-        for member in archives.members(io.BytesIO(content), "a.zip", settings)
+        for member in archives.members(file, "a.zip", settings, max_members)
     }
 
 
@@ -109,9 +110,16 @@ def test_overlapping_members_are_a_bomb(tmp_path: Path) -> None:
     assert refusal(overlapping, Settings(home=tmp_path)) == "zip_bomb"
 
 
-def test_too_many_entries(tmp_path: Path) -> None:
+def test_too_many_entries(settings: Settings) -> None:
     content = uploads.zip_of({str(number): b"" for number in range(4)})
-    assert refusal(content, Settings(home=tmp_path, max_zip_entries=3)) == "too_many_entries"
+    assert len(read(content, settings, max_members=4)) == 4
+    with pytest.raises(Refused) as refused:
+        read(content, settings, max_members=3)
+    assert refused.value.flaw.code == "too_many_entries"
+
+
+def test_a_name_that_is_empty_damages_the_zip(settings: Settings) -> None:
+    assert refusal(uploads.zip_of({"a.png": b"x"}).replace(b"a.png", b"\0.png"), settings)
 
 
 def test_a_huge_table_of_contents_is_never_read(tmp_path: Path) -> None:

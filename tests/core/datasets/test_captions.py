@@ -43,11 +43,31 @@ def test_a_table_goes_line_by_line_from_its_own_folder() -> None:
 {"file_name": "\ud800", "text": "a"}
 {"file_name": "a", "text": "\u0000"}
 """
-    lines = list(captions.read_table(io.BytesIO(table), "a.zip/metadata.jsonl"))
+    lines = list(captions.read_table(io.BytesIO(table), "a.zip/metadata.jsonl", 9))
     assert lines[0] == Caption("a.zip/dog.png", "name", "a dog")
     bad = [line for line in lines[1:] if isinstance(line, Refused)]
     assert [line.flaw.code for line in bad] == ["bad_metadata"] * 6
     assert "line 3 of a.zip/metadata.jsonl" in bad[0].flaw.detail
+
+
+@pytest.mark.parametrize(
+    ("table", "code"),
+    [
+        (b"{}\n" * 4, "too_many_captions"),
+        (b" " * (captions.MAX_TABLE_BYTES + 1), "too_large"),
+    ],
+)
+def test_a_table_that_is_too_long_is_refused_before_any_line(table: bytes, code: str) -> None:
+    with pytest.raises(Refused) as refused:
+        next(captions.read_table(io.BytesIO(table), "metadata.jsonl", 3))
+    assert refused.value.flaw.code == code
+    assert len(list(captions.read_table(io.BytesIO(b"{}\n" * 3), "metadata.jsonl", 3))) == 3
+
+
+def test_only_a_line_end_ends_a_line() -> None:
+    table = '{"file_name": "a.png", "text": "one\u2028two"}\r\n'.encode()
+    (line,) = captions.read_table(io.BytesIO(table), "metadata.jsonl", 1)
+    assert line == Caption("a.png", "name", "one\u2028two")
 
 
 def test_the_same_folder_wins_and_then_the_same_upload() -> None:

@@ -1,10 +1,14 @@
 """Whole uploads against a real database and a real store."""
 
 import io
+import zipfile
 from pathlib import Path
 from typing import IO
 
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from core.artifacts.store import Store
 from core.config import Settings
@@ -118,6 +122,52 @@ def test_a_name_that_leads_outside_is_refused(name: str, house: House, tmp_path:
 def test_names_are_made_fit_to_be_shown(house: House) -> None:
     house.send(("a\x00\x1b[31m.png", RED), ("", BLUE))
     assert list(house.captions()) == ["a\ufffd\ufffd[31m.png", "file-1"]
+
+
+def test_captions_of_one_upload_are_counted_together(database: Database, tmp_path: Path) -> None:
+    house = House(database, Settings(home=tmp_path / "home", max_dataset_images=1))
+    table = b'{"file_name": "red.png", "text": "red"}\n'
+    items = house.send(
+        ("red.png", RED), ("red.txt", b"red"), ("metadata.jsonl", table * 2), ("x.txt", b"red"),
+        ("y.txt", b"red"),
+    )  # fmt: skip
+    assert [codes(item) for item in items] == [
+        *([], [], ["too_many_captions"], ["caption_without_image"], ["too_many_captions"])
+    ]
+
+
+def test_members_of_all_zips_are_counted_together(database: Database, tmp_path: Path) -> None:
+    house = House(database, Settings(home=tmp_path / "home", max_zip_entries=3))
+    two = uploads.zip_of({"a.txt": b"a", "b.txt": b"b"})
+    items = house.send(("red.png", RED), ("1.zip", two), ("2.zip", two), ("3.zip", two))
+    assert [item.filename for item in items[-2:]] == ["2.zip", "3.zip"]
+    assert [codes(item) for item in items[-2:]] == [["too_many_entries"]] * 2
+
+
+def test_a_useless_upload_tells_of_fifty_files(house: House) -> None:
+    with pytest.raises(NoUsableFile, match="None of the 60 files") as refused:
+        house.send(*[(f"{number}.png", b"text") for number in range(60)])
+    assert len(refused.value.errors) == 50
+
+
+@given(st.lists(st.tuples(st.integers(0, 300), st.binary(min_size=1, max_size=4)), min_size=1))
+@hypothesis_settings(
+    max_examples=150,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_a_zip_damaged_anywhere_leaves_the_other_files_alone(
+    database: Database, settings: Settings, wounds: list[tuple[int, bytes]]
+) -> None:
+    house = House(database, settings)
+    archive = bytearray(uploads.zip_of({"a.txt": b"a", "b/c.txt": b"c"}, zipfile.ZIP_DEFLATED))
+    for place, junk in wounds:
+        at = max(4, place % len(archive))  # what it starts with makes it a zip
+        archive[at : at + len(junk)] = junk
+    items = house.send(("red.png", RED), ("a.zip", bytes(archive)), ("blue.png", BLUE))
+    assert items[0].id
+    assert items[-1].id
 
 
 def test_a_full_dataset_takes_no_more(database: Database, tmp_path: Path) -> None:
