@@ -1,8 +1,10 @@
 """What routes ask for, as aliases that read like prose in their signatures."""
 
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import Annotated
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from starlette.datastructures import UploadFile
@@ -13,9 +15,8 @@ from core.config import Settings
 from core.datasets import service as datasets
 from core.datasets.intake import Upload
 from core.db.engine import Database
-from core.errors import BadRequest, InsufficientScope, Unauthorized
+from core.errors import BadRequest, InsufficientScope
 from core.jobs.bell import Bell
-from core.owners import service as owners
 from core.owners.service import Caller
 
 _bearer = HTTPBearer(auto_error=False, description="A key, as `stillroom keys create` shows it.")
@@ -41,21 +42,25 @@ def _bell(request: Request) -> Bell:
     return bell
 
 
+def _picture_places(request: Request) -> CapacityLimiter:
+    """Held by those who decode pictures, so that they never take every thread there is."""
+    places: CapacityLimiter = request.app.state.picture_places
+    return places
+
+
 SettingsDep = Annotated[Settings, Depends(_settings)]
 DatabaseDep = Annotated[Database, Depends(_database)]
 StoreDep = Annotated[Store, Depends(_store)]
 BellDep = Annotated[Bell, Depends(_bell)]
+PicturePlacesDep = Annotated[CapacityLimiter, Depends(_picture_places)]
 
 
 def _caller(
     needed: SecurityScopes,
-    database: DatabaseDep,
-    sent: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    request: Request,
+    _described: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Caller:
-    if sent is None:
-        raise Unauthorized("Send a key, as in `Authorization: Bearer stillroom_…`.")
-    with database.read() as session:
-        caller = owners.authenticate(session, sent.credentials)
+    caller: Caller = request.state.caller
     for scope in needed.scopes:
         if scope not in caller.scopes:
             raise InsufficientScope(f"This takes a key with the scope `{scope}`.")
@@ -73,24 +78,42 @@ def _changeable(dataset_id: str, caller: WriterDep, database: DatabaseDep) -> No
 
 
 async def _uploads(
-    request: Request, settings: SettingsDep, _checked: Annotated[None, Depends(_changeable)]
+    request: Request,
+    settings: SettingsDep,
+    places: PicturePlacesDep,
+    _checked: Annotated[None, Depends(_changeable)],
 ) -> AsyncIterator[list[Upload]]:
     """Read here and not by the framework: only who may change the dataset can make us read."""
     try:
         form = await request.form(max_files=settings.max_files, max_fields=16)
-    except UnicodeError as error:
+    except ValueError as error:  # of the codec that the client named
         raise BadRequest("The form's charset cannot be read: send it as UTF-8.") from error
     try:
-        yield [
-            Upload(part.filename or "", part.file)
-            for part in form.getlist("files")
-            if isinstance(part, UploadFile)
-        ]
+        async with places:
+            yield [
+                Upload(part.filename or "", part.file)
+                for part in form.getlist("files")
+                if isinstance(part, UploadFile)
+            ]
     finally:
         await form.close()
 
 
-UploadsDep = Annotated[list[Upload], Depends(_uploads)]
+UploadsDep = Annotated[list[Upload], Depends(_uploads, scope="function")]
+
+
+async def _thumbnail_side(
+    places: PicturePlacesDep,
+    _caller: ReaderDep,
+    size: Annotated[
+        int | None, Query(ge=16, le=2048, description="Pixels of the longer side.")
+    ] = None,
+) -> AsyncIterator[int | None]:
+    async with nullcontext() if size is None else places:
+        yield size
+
+
+ThumbnailSideDep = Annotated[int | None, Depends(_thumbnail_side, scope="function")]
 
 
 def _cursor(

@@ -34,14 +34,15 @@ class Download:
 
     filename: str
     media_type: str
-    sha256: str
+    tag: str
+    """Names the content, as its hash does: the same tag, the same bytes."""
     size: int
     open: Callable[[int, int], Iterator[bytes]]
     inline: bool = False
     close: Callable[[], None] = lambda: None
 
     def answer(self, wanted: Wanted) -> Response:
-        etag = etag_of(self.sha256)
+        etag = etag_of(self.tag)
         try:
             part = part_of(self.size, etag, range_header=wanted.range, if_range=wanted.if_range)
         except RangeNotSatisfiable as error:
@@ -73,18 +74,18 @@ class Download:
         return f"{how}; filename=\"{plain}\"; filename*=UTF-8''{quote(self.filename, safe='')}"
 
 
-def etag_of(sha256: str) -> str:
-    return f'"{sha256}"'
+def etag_of(tag: str) -> str:
+    return f'"{tag}"'
 
 
 def cache_headers(etag: str) -> dict[str, str]:
     """Kept by the caller alone, and asked about each time: a deleted file must be gone."""
-    return {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Authorization"}
+    return {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Accept, Authorization"}
 
 
-def unchanged(sha256: str, wanted: Wanted) -> Response | None:
+def unchanged(tag: str, wanted: Wanted) -> Response | None:
     """The empty answer for a client that has this content already."""
-    etag = etag_of(sha256)
+    etag = etag_of(tag)
     if not is_unchanged(etag, wanted.if_none_match):
         return None
     return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=cache_headers(etag))

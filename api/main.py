@@ -6,11 +6,12 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
 from fastapi import FastAPI
 
 from api import errors, openapi
-from api.middleware import BodyCap, HostCheck, RequestIds, ZeroBytes
+from api.middleware import BodyCap, HostCheck, KeyCheck, RequestIds, ZeroBytes
 from api.routes import artifacts, datasets, docs, health, jobs, keys, models
 from core.artifacts.store import Store
 from core.config import Settings
@@ -19,12 +20,16 @@ from core.jobs.bell import bell_of
 from core.jobs.reaper import Reaper
 from core.owners import service as owners
 
+PICTURE_PLACES = 8
+"""Uploads and thumbnails at work at a time; there are 40 threads for everybody."""
+
 
 def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with ExitStack() as stack:
             await anyio.to_thread.run_sync(_start, app, settings, stack)
+            app.state.picture_places = anyio.CapacityLimiter(PICTURE_PLACES)
             yield
 
     app = FastAPI(
@@ -44,6 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     openapi.install(app)
     app.add_middleware(BodyCap, settings=settings)
+    app.add_middleware(KeyCheck)
     app.add_middleware(ZeroBytes)
     app.add_middleware(HostCheck, settings=settings)
     app.add_middleware(RequestIds)

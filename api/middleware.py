@@ -1,4 +1,4 @@
-"""What every request passes first: its id, the name it was sent to, the size of its body."""
+"""What every request passes first: its id, the name it was sent to, its key, its size."""
 
 import asyncio
 import logging
@@ -8,15 +8,26 @@ from http import HTTPStatus
 from ipaddress import ip_address
 from urllib.parse import quote
 
+import anyio.to_thread
+from fastapi.security.utils import get_authorization_scheme_param
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors
 from core import log as logs
 from core.config import MIB, Settings
-from core.errors import NotFound, ServiceError, TooLarge, Unprocessable, WrongHost
+from core.errors import (
+    NotFound,
+    ServiceError,
+    TooLarge,
+    Unauthorized,
+    Unprocessable,
+    WrongHost,
+)
 from core.ids import new_id
+from core.owners import service as owners
+from core.owners.service import Caller
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +138,34 @@ class ZeroBytes:
             await self.app(scope, receive, send)
 
 
+class KeyCheck:
+    """Who asks, before anything they sent is read; routes find them in ``request.state.caller``."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith("/v1/"):
+            try:
+                scope["state"]["caller"] = await _caller_of(scope)
+            except ServiceError as refusal:
+                await _refuse(refusal, scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+
+async def _caller_of(scope: Scope) -> Caller:
+    scheme, token = get_authorization_scheme_param(Headers(scope=scope).get("Authorization"))
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthorized("Send a key, as in `Authorization: Bearer stillroom_…`.")
+
+    def authenticate() -> Caller:
+        with scope["app"].state.database.read() as session:
+            return owners.authenticate(session, token)
+
+    return await anyio.to_thread.run_sync(authenticate)
+
+
 class BodyCap:
     """Counts what arrives, whatever Content-Length says, and stops reading at the cap."""
 
@@ -162,7 +201,7 @@ class BodyCap:
 
 
 async def _refuse(refusal: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
-    answer = errors.problem(refusal, scope["state"]["request_id"])
+    answer = errors.on_service_error(Request(scope), refusal)
     await answer(scope, receive, send)
 
 

@@ -33,6 +33,9 @@ _OF_PATH: dict[tuple[str, str], tuple[HTTPStatus, ...]] = {
     ("post", "/v1/jobs/{job_id}/cancel"): (HTTPStatus.CONFLICT,),
     ("get", "/v1/jobs/{job_id}/events"): (HTTPStatus.NOT_ACCEPTABLE,),
     ("post", "/v1/datasets/{dataset_id}/images"): (HTTPStatus.CONFLICT,),
+    ("get", "/v1/datasets/{dataset_id}/images/{image_id}"): (
+        HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
+    ),
     ("get", "/v1/artifacts/{artifact_id}/content"): (HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,),
     ("get", "/v1/artifacts/{artifact_id}/files/{path}"): (
         HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,

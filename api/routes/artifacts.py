@@ -95,7 +95,7 @@ def _download(store: Store, artifact: Artifact, file: StoredFile) -> Download:
     return Download(
         filename=path.name,
         media_type=_MEDIA_TYPES.get(path.suffix, "application/octet-stream"),
-        sha256=file.sha256,
+        tag=file.sha256,
         size=file.bytes,
         open=partial(store.open, file.store_key),
         inline=artifact.kind == "image",  # made here, pixel by pixel
@@ -107,7 +107,7 @@ def _download_many(store: Store, artifact: Artifact, files: list[StoredFile]) ->
     return Download(
         filename=f"{artifact.name}.zip",
         media_type="application/zip",
-        sha256=artifact.sha256,
+        tag=artifact.sha256,
         size=target.seek(0, 2),
         open=partial(bundle.read, target),
         close=target.close,

@@ -1,8 +1,10 @@
 """Datasets: pictures to learn from."""
 
+from functools import partial
+from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Response
 
 from api import pages
 from api.deps import (
@@ -12,9 +14,11 @@ from api.deps import (
     ReaderDep,
     SettingsDep,
     StoreDep,
+    ThumbnailSideDep,
     UploadsDep,
     WriterDep,
 )
+from api.downloads import Download, WantedDep, unchanged
 from api.schemas import (
     DatasetCreate,
     DatasetRead,
@@ -53,7 +57,9 @@ _PIXELS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The pixels; with `Accept: application/json` the Image.",
         "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
-    }
+    },
+    206: {"description": "The part asked for with `Range`."},
+    304: {"description": "`If-None-Match` names what is here."},
 }
 
 
@@ -133,9 +139,8 @@ def read_image(
     caller: ReaderDep,
     database: DatabaseDep,
     store: StoreDep,
-    size: Annotated[
-        int | None, Query(ge=16, le=2048, description="Pixels of the longer side.")
-    ] = None,
+    wanted: WantedDep,
+    size: ThumbnailSideDep,
     accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
 ) -> ImageRead | Response:
     """Pixels, re-encoded as PNG without metadata; with `size` a thumbnail."""
@@ -144,9 +149,19 @@ def read_image(
         image = datasets.get_image(session, dataset, image_id)
         if accept.split(",")[0].partition(";")[0].strip() == "application/json":
             return ImageRead.of(image)
-    png = store.read(image.store_key)
-    return Response(
-        png if size is None else pictures.thumbnail(png, size),
+    tag = image.sha256 if size is None else f"{image.sha256}-{size}"
+    same = unchanged(tag, wanted)
+    if same:
+        return same
+    download = partial(
+        Download,
+        filename=PurePosixPath(image.filename).with_suffix(".png").name,
         media_type="image/png",
-        headers={"Cache-Control": "private, max-age=3600", "Vary": "Accept, Authorization"},
+        tag=tag,
+        inline=True,
     )
+    if size is None:
+        length = store.size(image.store_key)
+        return download(size=length, open=partial(store.open, image.store_key)).answer(wanted)
+    small = pictures.thumbnail(partial(store.read, image.store_key), size)
+    return download(size=len(small), open=lambda *part: iter([small[slice(*part)]])).answer(wanted)

@@ -7,8 +7,10 @@ carries nothing but its pixels.
 
 import hashlib
 import io
+import re
 import struct
 import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, BinaryIO, Literal
@@ -46,6 +48,13 @@ _OTHERS = (
 )
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError)
 _BROKEN_TOO = (struct.error, OverflowError, MemoryError)
+MAX_SCANS = 100
+"""Progressive JPEGs have about ten."""
+MAX_SEGMENTS = 5_000
+"""A picture at the byte cap that is all metadata has a thousand."""
+_JPEG_SEGMENT = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
+"""Markers with a length behind them, and the end; among pixels none of them can stand."""
+_JPEG_SCAN, _JPEG_END = b"\xda", b"\xd9"
 _decoders = threading.BoundedSemaphore(2)
 """A picture at the cap takes about a gigabyte while it is turned and converted."""
 
@@ -57,11 +66,6 @@ class Picture:
     width: int
     height: int
     bytes: int
-
-
-MAX_SCANS = 100
-"""Progressive JPEGs have about ten."""
-_START_OF_SCAN = b"\xff\xda"
 
 
 def format_of(head: bytes) -> Format | None:
@@ -96,10 +100,13 @@ def sha256_of(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def thumbnail(png: bytes, size: int) -> bytes:
-    """A PNG whose longer side has at most ``size`` pixels, from one that ``clean`` made."""
-    image: Image = PngImageFile(io.BytesIO(png))
+def thumbnail(read: Callable[[], bytes], size: int) -> bytes:
+    """A PNG whose longer side has at most ``size`` pixels, from one that ``clean`` made.
+
+    ``read`` is called when its turn has come, so that those who wait hold nothing in memory.
+    """
     with _decoders:
+        image: Image = PngImageFile(io.BytesIO(read()))
         image.thumbnail((size, size), Resampling.LANCZOS)
     out = io.BytesIO()
     image.save(out, format="PNG")
@@ -131,12 +138,23 @@ def _require_size(size_bytes: int, filename: str, settings: Settings) -> None:
 def _require_few_scans(file: BinaryIO, filename: str) -> None:
     """Each scan of a progressive JPEG passes over all pixels, and takes 14 bytes to ask for."""
     file.seek(0)
-    scans = file.read().count(_START_OF_SCAN)
-    if scans > MAX_SCANS:
-        raise Refused(
-            "too_many_scans",
-            f"{filename} has {scans:,} scans; a JPEG may have {MAX_SCANS}. Save it again.",
-        )
+    scans = 0
+    for count, marker in enumerate(_segments(file.read())):
+        scans += marker == _JPEG_SCAN
+        if scans > MAX_SCANS or count > MAX_SEGMENTS:
+            raise Refused(
+                "too_many_scans",
+                f"{filename} has more than {MAX_SCANS} scans or {MAX_SEGMENTS:,} parts: save it as "
+                "an ordinary JPEG.",
+            )
+
+
+def _segments(jpeg: bytes) -> Iterator[bytes]:
+    """The marker of each part of a JPEG up to its end, as a decoder meets them."""
+    at = 0
+    while (found := _JPEG_SEGMENT.search(jpeg, at)) and found[1] != _JPEG_END:
+        yield found[1]
+        at = found.end() + int.from_bytes(jpeg[found.end() : found.end() + 2], "big")
 
 
 def _open(file: BinaryIO, filename: str, settings: Settings) -> ImageFile:

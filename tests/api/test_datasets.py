@@ -2,10 +2,14 @@
 
 import io
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
 
+from core.datasets import intake
 from tests.api.conftest import Person
 from tests.support import uploads
 
@@ -73,9 +77,18 @@ def test_images_are_listed_read_and_shown(ann: Person) -> None:
     pixels = ann.get(f"{path}/{blue['id']}")
     assert pixels.headers["Content-Type"] == "image/png"
     assert pixels.headers["X-Content-Type-Options"] == "nosniff"
+    assert pixels.headers["Content-Disposition"].startswith('inline; filename="blue.png"')
+    assert "sandbox" in pixels.headers["Content-Security-Policy"]
+    assert pixels.headers["Cache-Control"] == "private, no-cache"
     assert Image.open(io.BytesIO(pixels.content)).size == (80, 40)
     small = ann.get(f"{path}/{blue['id']}", params={"size": 20})
     assert Image.open(io.BytesIO(small.content)).size == (20, 10)
+    for picture, side in ((pixels, {}), (small, {"size": 20})):
+        same = {"If-None-Match": picture.headers["ETag"]}
+        again = ann.get(f"{path}/{blue['id']}", params=side, headers=same)
+        assert (again.status_code, again.content) == (304, b"")
+        part = ann.get(f"{path}/{blue['id']}", params=side, headers={"Range": "bytes=1-3"})
+        assert (part.status_code, part.content) == (206, b"PNG")
     as_json = ann.get(f"{path}/{red['id']}", headers={"Accept": "application/json"})
     assert as_json.json() == red
 
@@ -143,6 +156,31 @@ def test_an_upload_without_files(ann: Person) -> None:
     assert wrong_field.json()["code"] == "no_usable_file"
     broken = ann.post(path, content=b"--x\r\n", headers={"Content-Type": "multipart/form-data"})
     assert (broken.status_code, broken.json()["code"]) == (400, "malformed_request")
+
+
+def test_pictures_at_work_leave_threads_to_others(
+    ann: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fifty uploads that hang: more than there are threads."""
+    dataset, go_on = ann.dataset(), threading.Event()
+    at_work: list[int] = []
+
+    def hang(*_: object, **__: object) -> list[object]:
+        at_work.append(1)
+        assert go_on.wait(20)
+        return []
+
+    monkeypatch.setattr(intake, "receive", hang)
+    with ThreadPoolExecutor(50) as people:
+        sent = [people.submit(ann.upload, dataset, ("red.png", RED)) for _ in range(50)]
+        try:
+            while len(at_work) < 8:
+                time.sleep(0.01)
+            assert ann.get(f"/v1/datasets/{dataset}").status_code == 200
+            assert len(at_work) == 8
+        finally:
+            go_on.set()
+        assert {each.result().status_code for each in sent} == {201}
 
 
 def test_too_many_files_at_once(ann: Person) -> None:

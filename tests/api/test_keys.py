@@ -1,8 +1,12 @@
 """/v1/keys, and what a key opens."""
 
+from typing import Any
+
+import anyio
 import pytest
 
 from tests.api.conftest import Person, Server
+from tests.support import uploads
 
 
 def test_a_key_is_shown_once_and_works(admin: Person, server: Server) -> None:
@@ -64,8 +68,40 @@ def test_each_scope_opens_its_own(server: Server) -> None:
     assert writer.get("/v1/datasets").status_code == 403
 
 
-def test_a_stranger_cannot_make_us_read_an_upload(server: Server) -> None:
-    refused = server.http.post(
-        "/v1/datasets/dst_x/images", files=[("files", ("a.png", b"x" * 1000))]
-    )
-    assert refused.status_code == 401
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/datasets/dst_x/images", "/v1/nothing"])
+@pytest.mark.parametrize("authorization", [[], [(b"authorization", b"Bearer wrong")]])
+def test_nothing_that_a_stranger_sends_is_read(
+    path: str, authorization: list[tuple[bytes, bytes]], server: Server
+) -> None:
+    status, _ = asked(server, path, [(b"content-type", b"application/json"), *authorization])
+    assert status == 401
+
+
+def asked(server: Server, path: str, headers: list[tuple[bytes, bytes]]) -> tuple[int, bytes]:
+    """Status and body of the answer to a POST whose own body must not be asked for."""
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path}
+    scope |= {"headers": [(b"host", b"localhost"), *headers]}
+    scope |= {"query_string": b"", "asgi": {"version": "3.0"}, "http_version": "1.1"}
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, str]:
+        raise AssertionError("the body is read")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    anyio.run(server.app, scope, receive, send)
+    return sent[0]["status"], sent[1]["body"]
+
+
+def test_an_upload_to_a_dataset_that_takes_none_is_not_read(
+    ann: Person, bob: Person, server: Server
+) -> None:
+    frozen = ann.dataset(("dog.png", uploads.picture()))
+    assert ann.fine_tune(dataset=frozen).status_code == 201
+    for dataset, status in ((frozen, 409), (bob.dataset(), 404)):
+        headers = [
+            (b"content-type", b"multipart/form-data; boundary=x"),
+            (b"authorization", f"Bearer {ann.token}".encode()),
+        ]
+        assert asked(server, f"/v1/datasets/{dataset}/images", headers)[0] == status

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -127,6 +128,43 @@ def test_pictures_near_the_cap_raise_no_alarm_of_the_library(settings: Settings)
 def test_a_thumbnail_keeps_the_shape_and_is_never_larger(settings: Settings) -> None:
     target = io.BytesIO()
     pictures.clean(io.BytesIO(uploads.picture(size=(200, 100))), "a.png", settings, target)
-    small = pictures.thumbnail(target.getvalue(), 50)
-    assert Image.open(io.BytesIO(small)).size == (50, 25)
-    assert Image.open(io.BytesIO(pictures.thumbnail(target.getvalue(), 999))).size == (200, 100)
+    for side, size in ((50, (50, 25)), (999, (200, 100))):
+        small = pictures.thumbnail(target.getvalue, side)
+        assert Image.open(io.BytesIO(small)).size == size
+
+
+def test_who_waits_for_a_thumbnail_holds_no_picture_yet() -> None:
+    def read() -> bytes:
+        assert pictures._decoders._value == 1
+        return uploads.picture()
+
+    pictures.thumbnail(read, 50)
+
+
+def progressive(scans: int, **options: Any) -> bytes:
+    """A progressive JPEG that goes over its pixels ``scans`` times more."""
+    jpeg = uploads.picture("JPEG", progressive=True, **options)
+    last = jpeg.rindex(b"\xff\xda")
+    return jpeg[:last] + jpeg[last:-2] * (scans + 1) + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("options", [{}, {"restart_marker_blocks": 1}])
+def test_a_jpeg_of_many_scans_is_refused_before_it_is_read(
+    options: dict[str, Any], settings: Settings
+) -> None:
+    assert clean(progressive(80, **options), "a.jpg", settings).size == (64, 48)
+    with pytest.raises(Refused) as refused:
+        clean(progressive(200, **options), "a.jpg", settings)
+    assert refused.value.flaw.code == "too_many_scans"
+
+
+def test_a_jpeg_of_many_small_parts_is_refused_before_it_is_read(settings: Settings) -> None:
+    with pytest.raises(Refused) as refused:
+        clean(b"\xff\xd8" + b"\xff\xfe\0\2" * 10_000, "a.jpg", settings)
+    assert refused.value.flaw.code == "too_many_scans"
+
+
+def test_what_only_looks_like_scans_is_none(settings: Settings) -> None:
+    """Cameras put small pictures before the pixels and films behind the end."""
+    content = uploads.picture("JPEG", comment=b"\xff\xda" * 200) + b"\xff\xda" * 200
+    assert clean(content, "a.jpg", settings).size == (64, 48)
