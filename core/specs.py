@@ -71,6 +71,13 @@ class SampleSpec(Spec):
     guidance: float = Field(5.0, ge=0, le=30, description="Classifier-free guidance scale.")
 
 
+class PriorSpec(Spec):
+    """Prior preservation: pictures of the class, drawn by the base, are learnt beside."""
+
+    weight: float = Field(1.0, gt=0, le=100, description="Of the class pictures' loss.")
+    images: int = Field(100, ge=1, le=1000, description="Class pictures. 100: the scripts' count.")
+
+
 class FineTuneSpec(Spec):
     """DreamBooth with a LoRA. Ruiz et al., arXiv:2208.12242."""
 
@@ -80,8 +87,12 @@ class FineTuneSpec(Spec):
     instance_prompt: FilledPrompt = Field(
         description="Names the subject with a rare word, as in 'a photo of sks dog'."
     )
-    class_prompt: NotYet = None
-    prior: NotYet = None
+    class_prompt: FilledPrompt | None = Field(
+        None, description="Names the class, as in 'a photo of a dog'. Needed with `prior`."
+    )
+    prior: PriorSpec | None = Field(
+        None, description="Keeps the class what it was. null: only the subject is learnt."
+    )
     lora: LoraSpec = LoraSpec()
     init_from: NotYet = None
     text_encoder: NotYet = None
@@ -122,9 +133,11 @@ class FineTuneSpec(Spec):
     )
 
     @model_validator(mode="after")
-    def _one_length(self) -> Self:
+    def _agrees_with_itself(self) -> Self:
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give either `steps` or `epochs`, not both")
+        if self.prior is not None and self.class_prompt is None:
+            raise ValueError("`prior` needs `class_prompt`, as in 'a photo of a dog'")
         if self.steps is not None and self.warmup_steps >= self.steps > 1:
             raise ValueError(
                 f"`warmup_steps` {self.warmup_steps} must be below `steps` {self.steps}"

@@ -24,10 +24,10 @@ def derived_seed(seed: int, purpose: str, number: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def example(seed: int, ordinal: int, count: int) -> int:
+def example(seed: int, purpose: str, ordinal: int, count: int) -> int:
     """Which of ``count`` examples a sample shows: each epoch is a shuffle of its own."""
     epoch, place = divmod(ordinal, count)
-    return int(torch.randperm(count, generator=generator(seed, "order", epoch))[place])
+    return int(torch.randperm(count, generator=generator(seed, purpose, epoch))[place])
 
 
 def choice(seed: int, purpose: str, ordinal: int, count: int) -> int:

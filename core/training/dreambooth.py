@@ -1,9 +1,9 @@
 """DreamBooth with a LoRA: a handful of pictures and a rare word that comes to mean them.
 
 Needs the base in memory, and as much again for activations. Writes
-``pytorch_lora_weights.safetensors``, ``report.json`` and the pictures drawn on the way. Prior
-preservation, captions and resuming are not here yet.
-Ruiz et al., arXiv:2208.12242.
+``pytorch_lora_weights.safetensors``, ``report.json`` and the pictures drawn on the way. Captions
+and resuming are not here yet.
+Ruiz et al., arXiv:2208.12242; prior preservation is its section 4.
 """
 
 import json
@@ -19,8 +19,6 @@ from torch import Tensor
 
 from core.diffusion import conditioning, latents, lora, noise, sampling
 from core.diffusion.components import Components
-from core.diffusion.conditioning import Conditioning
-from core.diffusion.latents import Moments
 from core.diffusion.lora import Lora
 from core.diffusion.lora_file import FILE_NAME
 from core.diffusion.losses import mse_per_sample
@@ -29,8 +27,9 @@ from core.errors import OutOfMemory
 from core.files import atomic
 from core.files.atomic import replacing
 from core.specs import MAX_SEED, FineTuneSpec, SampleSpec
-from core.training import data, draws, loop
-from core.training.data import EncodedView, Examples
+from core.training import class_pictures, data, draws, loop
+from core.training.data import EncodedView
+from core.training.lesson import Batch, Lesson
 from core.training.precision import deterministic_algorithms
 from core.training.report import SamplePicture, StepReport
 
@@ -111,8 +110,8 @@ class Course:
 
     spec: FineTuneSpec
     components: Components
-    examples: Examples
-    prompt: Conditioning
+    instance: Lesson
+    prior: Lesson | None
     process: ForwardProcess
     lora: Lora
 
@@ -147,16 +146,13 @@ class Course:
         if spec.lora.dropout:
             # The one draw that torch makes by itself.
             torch.manual_seed(draws.derived_seed(seed, "dropout", first))
-        rows_B = self._rows(ordinals)
-        shape = tuple(self.examples.moments.mean_BCHW.shape[1:])
-        clean_BCHW = self._moments(rows_B).sample(
-            self._on_device(draws.normal(seed, "posterior", ordinals, shape))
-        )
-        noise_BCHW = self._on_device(draws.normal(seed, "noise", ordinals, shape))
-        timesteps_B = self._on_device(
-            draws.choices(seed, "timestep", ordinals, self.process.timesteps)
-        )
-        return self._losses(clean_BCHW, noise_BCHW, timesteps_B, rows_B).mean()
+        instance = self._batch(self.instance, ordinals)
+        if self.prior is None:
+            return self._losses(instance).mean()
+        assert spec.prior is not None, "a prior lesson comes of a prior in the spec"
+        both = instance.beside(self._batch(self.prior, ordinals))
+        instance_B, class_B = self._losses(both).chunk(2)
+        return instance_B.mean() + spec.prior.weight * class_B.mean()
 
     def fixed_grid_loss(self, report: StepReport) -> Generator[StepReport, None, float]:
         """Yields ``report`` now and then; returns the mean loss on a fixed grid.
@@ -165,7 +161,7 @@ class Course:
         is the same in every run. One at a time, so it needs no more memory than a step does.
         """
         self.lora.eval()
-        pictures = min(self.examples.pictures, GRID_PICTURES)
+        pictures = min(self.instance.examples.pictures, GRID_PICTURES)
         total = 0.0
         for cell in range(pictures * len(GRID_TIMESTEPS)):
             picture, column = divmod(cell, len(GRID_TIMESTEPS))
@@ -195,12 +191,17 @@ class Course:
 
     @torch.no_grad()
     def _grid_cell(self, cell: int, picture: int, timestep: int) -> float:
-        rows_B = self._on_device(torch.tensor([picture * self.examples.views_per_picture]))
-        clean_BCHW = self._moments(rows_B).mean_BCHW
+        row_B = torch.tensor([picture * self.instance.examples.views_per_picture])
+        clean_BCHW = self.instance.moments(self._on_device(row_B)).mean_BCHW
         noise_BCHW = draws.normal(GRID_SEED, "grid", [cell], tuple(clean_BCHW.shape[1:]))
-        timesteps_B = self._on_device(torch.tensor([timestep]))
-        loss_B = self._losses(clean_BCHW, self._on_device(noise_BCHW), timesteps_B, rows_B)
-        return loss_B.item()
+        return self._losses(
+            self.instance.batch(
+                self._on_device(row_B),
+                clean_BCHW,
+                self._on_device(noise_BCHW),
+                self._on_device(torch.tensor([timestep])),
+            )
+        ).item()
 
     def _denoise(self, sample: SampleSpec, prompt: str, seed: int) -> Iterator[Tensor]:
         side = self.spec.resolution or self.components.native_size
@@ -216,34 +217,31 @@ class Course:
             generator=torch.Generator().manual_seed(seed),
         )
 
-    def _rows(self, ordinals: Sequence[int]) -> Tensor:
-        """The view that each sample shows, shape (B,)."""
-        seed, per_picture = self.spec.seed or 0, self.examples.views_per_picture
-        rows = [
-            draws.example(seed, ordinal, self.examples.pictures) * per_picture
-            + draws.choice(seed, "view", ordinal, per_picture)
-            for ordinal in ordinals
-        ]
-        return self._on_device(torch.tensor(rows))
+    def _batch(self, lesson: Lesson, ordinals: Sequence[int]) -> Batch:
+        """What the samples of these ordinals show, with noise and timesteps of their own."""
+        seed, shape = self.spec.seed or 0, lesson.latent_shape
+        rows_B = self._on_device(lesson.rows(seed, ordinals))
+        posterior_BCHW = draws.normal(seed, lesson.purpose("posterior"), ordinals, shape)
+        noise_BCHW = draws.normal(seed, lesson.purpose("noise"), ordinals, shape)
+        timesteps_B = draws.choices(
+            seed, lesson.purpose("timestep"), ordinals, self.process.timesteps
+        )
+        return lesson.batch(
+            rows_B,
+            lesson.moments(rows_B).sample(self._on_device(posterior_BCHW)),
+            self._on_device(noise_BCHW),
+            self._on_device(timesteps_B),
+        )
 
-    def _moments(self, rows_B: Tensor) -> Moments:
-        moments = self.examples.moments
-        return Moments(moments.mean_BCHW[rows_B], moments.std_BCHW[rows_B])
-
-    def _losses(
-        self, clean_BCHW: Tensor, noise_BCHW: Tensor, timesteps_B: Tensor, rows_B: Tensor
-    ) -> Tensor:
+    def _losses(self, batch: Batch) -> Tensor:
         """The UNet's error for each sample, shape (B,), float32."""
-        dtype, batch = self.components.dtype, len(rows_B)
+        clean_BCHW, noise_BCHW, timesteps_B = batch.clean_BCHW, batch.noise_BCHW, batch.timesteps_B
         noisy_BCHW = self.process.add_noise(clean_BCHW, noise_BCHW, timesteps_B)
         predicted_BCHW = self.components.unet(
-            noisy_BCHW.to(dtype),
+            noisy_BCHW.to(self.components.dtype),
             timesteps_B,
-            encoder_hidden_states=self.prompt.text_1LD.expand(batch, -1, -1),
-            added_cond_kwargs={
-                "text_embeds": self.prompt.pooled_1P.expand(batch, -1),
-                "time_ids": self.examples.time_ids_N6[rows_B],
-            },
+            encoder_hidden_states=batch.text_BLD,
+            added_cond_kwargs={"text_embeds": batch.pooled_BP, "time_ids": batch.time_ids_B6},
         ).sample
         target_BCHW = self.process.target(clean_BCHW, noise_BCHW, timesteps_B)
         return mse_per_sample(predicted_BCHW, target_BCHW)
@@ -255,17 +253,24 @@ class Course:
 def _prepare(
     spec: FineTuneSpec, components: Components, pictures: Sequence[Path], report: StepReport
 ) -> Generator[StepReport, None, Course]:
-    """Yields ``report`` after each picture."""
+    """Yields ``report`` after each picture, and at each step of drawing class pictures."""
     side = spec.resolution or components.native_size
     views: list[EncodedView] = []
     for number, path in enumerate(pictures):
         views += data.encode_views(path, number, spec, components, side)
         yield report
+    prior = None
+    if spec.prior:
+        drawing = replace(report, message="drawing class pictures")
+        prior = yield from class_pictures.draw(spec, components, side, drawing)
     return Course(
         spec=spec,
         components=components,
-        examples=data.gather(views, len(pictures)),
-        prompt=conditioning.encode_prompt(components, spec.instance_prompt),
+        instance=Lesson(
+            examples=data.gather(views, len(pictures)),
+            prompt=conditioning.encode_prompt(components, spec.instance_prompt),
+        ),
+        prior=prior,
         process=noise.forward_process(components.scheduler.config, components.device),
         lora=Lora(components.unet, spec.lora, seed=draws.derived_seed(spec.seed or 0, "lora", 0)),
     )

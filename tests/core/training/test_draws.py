@@ -22,11 +22,11 @@ def test_no_two_draws_share_a_seed(seed: int, first: int, second: int) -> None:
 @given(SEEDS, st.integers(1, 7), st.integers(0, 5))
 def test_each_epoch_shows_every_example_once(seed: int, count: int, epoch: int) -> None:
     ordinals = range(epoch * count, (epoch + 1) * count)
-    assert sorted(draws.example(seed, n, count) for n in ordinals) == list(range(count))
+    assert sorted(draws.example(seed, "order", n, count) for n in ordinals) == list(range(count))
 
 
 def test_epochs_are_shuffled_anew() -> None:
-    orders = {tuple(draws.example(0, e * 6 + i, 6) for i in range(6)) for e in range(5)}
+    orders = {tuple(draws.example(0, "order", e * 6 + i, 6) for i in range(6)) for e in range(5)}
     assert len(orders) > 1
 
 
@@ -52,5 +52,5 @@ def test_noise_is_standard_normal_and_choices_are_even() -> None:
 def test_nobody_elses_generator_is_touched() -> None:
     before = torch.get_rng_state()
     draws.normal(0, "noise", [0], (3,))
-    draws.example(0, 5, 3)
+    draws.example(0, "order", 5, 3)
     assert torch.equal(torch.get_rng_state(), before)

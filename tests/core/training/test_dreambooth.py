@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from core.diffusion import components, conditioning, latents, noise
+from core.diffusion import components, conditioning, latents, noise, sampling
 from core.diffusion.components import Components
+from core.diffusion.latents import Moments
 from core.diffusion.lora import Lora
 from core.diffusion.lora_file import FILE_NAME
 from core.errors import NonFiniteLoss, OutOfMemory
 from core.specs import FineTuneSpec
-from core.training import data, draws, dreambooth
+from core.training import class_pictures, data, draws, dreambooth
+from core.training.data import Examples
 from core.training.dreambooth import Course
+from core.training.lesson import Lesson
 from core.training.report import StepReport
 from tests.support import pictures
 from tests.support.nano import NUMPY_COPY, unet_output
@@ -28,6 +31,8 @@ from tests.support.nano import NUMPY_COPY, unet_output
 pytestmark = NUMPY_COPY
 
 PROMPT = "a photo of sks dog"
+CLASS_PROMPT = "a photo of a dog"
+PRIOR = {"class_prompt": CLASS_PROMPT, "prior": {"weight": 0.7, "images": 2}}
 
 
 def spec_with(**fields: object) -> FineTuneSpec:
@@ -49,6 +54,17 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return pictures.write(tmp_path_factory.mktemp("pictures"), count=3)
 
 
+def a_class(base: Components) -> Lesson:
+    """Two latents that need no drawing, with sizes of their own."""
+    latents_NCHW = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(3))
+    ids_N6 = torch.tensor([[32.0, 32, 0, 0, 64, 64]]).repeat(2, 1)
+    return Lesson(
+        Examples(Moments(latents_NCHW, torch.zeros_like(latents_NCHW)), ids_N6, pictures=2),
+        conditioning.encode_prompt(base, CLASS_PROMPT),
+        name="class",
+    )
+
+
 @pytest.fixture
 def course(nano_ssd_1b: Components, paths: list[Path]) -> Callable[..., Course]:
     """What a run has before its first step; but B is not zero, so that A has gradients too."""
@@ -67,8 +83,10 @@ def course(nano_ssd_1b: Components, paths: list[Path]) -> Callable[..., Course]:
         return Course(
             spec=spec,
             components=nano_ssd_1b,
-            examples=data.gather(views, len(paths)),
-            prompt=conditioning.encode_prompt(nano_ssd_1b, PROMPT),
+            instance=Lesson(
+                data.gather(views, len(paths)), conditioning.encode_prompt(nano_ssd_1b, PROMPT)
+            ),
+            prior=a_class(nano_ssd_1b) if spec.prior else None,
             process=noise.forward_process(nano_ssd_1b.scheduler.config, nano_ssd_1b.device),
             lora=made,
         )
@@ -94,9 +112,12 @@ def gradients(course: Course, micros: int) -> list[Tensor]:
     return [parameter.grad for parameter in course.lora.parameters() if parameter.grad is not None]
 
 
-def test_gradient_of_a_step_against_float64(course: Callable[..., Course]) -> None:
+@pytest.mark.parametrize("fields", [{}, PRIOR], ids=["plain", "prior"])
+def test_gradient_of_a_step_against_float64(
+    course: Callable[..., Course], fields: dict[str, object]
+) -> None:
     """The reference merges W + (alpha / rank) B A in float64 and squares by hand."""
-    made = course(batch_size=2)
+    made = course(batch_size=2, **fields)
     ours = gradients(made, micros=1)
     reference_loss, theirs = reference(made)
     with made.lora.attached(made.components.unet):
@@ -107,7 +128,7 @@ def test_gradient_of_a_step_against_float64(course: Callable[..., Course]) -> No
 
 
 def reference(course: Course) -> tuple[Tensor, list[Tensor]]:
-    base, made, seed = course.components, course.lora, 5
+    base, made = course.components, course.lora
     unet = copy.deepcopy(base.unet).double()
     halves = [
         (a.detach().double().requires_grad_(), b.detach().double().requires_grad_())
@@ -117,33 +138,49 @@ def reference(course: Course) -> tuple[Tensor, list[Tensor]]:
         f"{name}.weight": unet.get_submodule(name).weight + 2.0 * (b @ a)
         for name, (a, b) in zip(made.targets, halves, strict=True)
     }
-    alphas = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000).double() ** 2).cumprod(0)
-    losses = []
-    for ordinal in (0, 1):
-        picture = draws.example(seed, ordinal, 3)
-        mean = latents.encode(base.vae, latents.to_pixels(pictures.draw(picture))[None]).sample(
-            draws.normal(seed, "posterior", [ordinal], (4, 16, 16))
-        )
-        added = draws.normal(seed, "noise", [ordinal], (4, 16, 16)).double()
-        timestep = draws.choices(seed, "timestep", [ordinal], 1000)
-        signal = alphas[timestep]
-        output = torch.func.functional_call(
-            unet,
-            merged,
-            (signal.sqrt() * mean.double() + (1 - signal).sqrt() * added, timestep),
-            {
-                "encoder_hidden_states": course.prompt.text_1LD.double(),
-                "added_cond_kwargs": {
-                    "text_embeds": course.prompt.pooled_1P.double(),
-                    "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]]).double(),
-                },
-            },
-        ).sample
-        losses.append(((output - added) ** 2).mean())
-    loss = torch.stack(losses).mean()
+
+    def output(*inputs: Any, **told: Any) -> Tensor:
+        answer: Tensor = torch.func.functional_call(unet, merged, inputs, told).sample
+        return answer
+
+    loss = reference_loss(output, base, course.instance, "")
+    if course.prior and course.spec.prior:
+        class_loss = reference_loss(output, base, course.prior, "class ")
+        loss = loss + course.spec.prior.weight * class_loss
     # In the order of Lora's parameters: every A, then every B.
     leaves = [a for a, _ in halves] + [b for _, b in halves]
     return loss.detach(), list(torch.autograd.grad(loss, leaves))
+
+
+def reference_loss(
+    output: Callable[..., Tensor], base: Components, lesson: Lesson, name: str
+) -> Tensor:
+    """Of samples 0 and 1 under seed 5, one by one."""
+    alphas = (1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000).double() ** 2).cumprod(0)
+    losses = []
+    for ordinal in (0, 1):
+        picture = draws.example(5, f"{name}order", ordinal, lesson.examples.pictures)
+        if name:
+            clean = lesson.examples.moments.mean_BCHW[picture : picture + 1]
+        else:
+            pixels = latents.to_pixels(pictures.draw(picture))[None]
+            clean = latents.encode(base.vae, pixels).sample(
+                draws.normal(5, "posterior", [ordinal], (4, 16, 16))
+            )
+        added = draws.normal(5, f"{name}noise", [ordinal], (4, 16, 16)).double()
+        timestep = draws.choices(5, f"{name}timestep", [ordinal], 1000)
+        signal = alphas[timestep]
+        predicted = output(
+            signal.sqrt() * clean.double() + (1 - signal).sqrt() * added,
+            timestep,
+            encoder_hidden_states=lesson.prompt.text_1LD.double(),
+            added_cond_kwargs={
+                "text_embeds": lesson.prompt.pooled_1P.double(),
+                "time_ids": torch.tensor([[32.0 if name else 64.0] * 2 + [0, 0, 64, 64]]).double(),
+            },
+        )
+        losses.append(((predicted - added) ** 2).mean())
+    return torch.stack(losses).mean()
 
 
 def test_another_split_of_the_batch_gives_the_same_gradients(
@@ -154,6 +191,37 @@ def test_another_split_of_the_batch_gives_the_same_gradients(
     scale = max(gradient.abs().max().item() for gradient in whole)
     for first, second in zip(whole, parts, strict=True):
         torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-5 * scale)
+
+
+def returned_by(steps: Generator[StepReport, None, Lesson]) -> Lesson:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            lesson: Lesson = end.value
+            return lesson
+
+
+def test_class_pictures_are_those_that_the_base_draws(
+    nano_ssd_1b: Components, paths: list[Path], tmp_path: Path
+) -> None:
+    spec = spec_with(steps=1, **PRIOR)
+    drawing = class_pictures.draw(spec, nano_ssd_1b, 64, StepReport(0, 1, "drawing"))
+    lesson = returned_by(drawing)
+    second = sampling.denoise(
+        nano_ssd_1b,
+        prompt=conditioning.encode_prompt(nano_ssd_1b, CLASS_PROMPT),
+        negative=conditioning.encode_negative(nano_ssd_1b, None),
+        scheduler="euler",
+        steps=25,
+        guidance=5.0,
+        height=64,
+        width=64,
+        generator=draws.generator(5, "class picture", 1),
+    )
+    assert torch.equal(lesson.examples.moments.mean_BCHW[1:], list(second)[-1])
+    messages = [report.message for report in dreambooth.train(spec, nano_ssd_1b, paths, tmp_path)]
+    assert messages.count("drawing class pictures") == 2 * 25
 
 
 def test_checkpointing_changes_no_gradient(
