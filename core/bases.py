@@ -65,8 +65,8 @@ _ALL = (
         "apache-2.0",
         Source("segmind/Segmind-Vega", "7714c4363e5856ff974a4f4b068e8691f26d0b40"),
     ),
-    BaseModel("nano-sdxl", SDXL, 6_983_476, NANO_WIDTHS, 64, "apache-2.0", None),
-    BaseModel("nano-ssd-1b", SSD_1B, 3_900_820, NANO_WIDTHS, 64, "apache-2.0", None),
+    BaseModel("nano-sdxl", SDXL, 7_402_292, NANO_WIDTHS, 64, "apache-2.0", None),
+    BaseModel("nano-ssd-1b", SSD_1B, 4_101_524, NANO_WIDTHS, 64, "apache-2.0", None),
 )
 CATALOGUE: dict[str, BaseModel] = {base.id: base for base in _ALL}
 

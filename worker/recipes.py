@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 
-from core.diffusion import components, nano
+from core.diffusion import components
 from core.diffusion.components import Components
 from core.inference import engine
+from core.nano import pair
 from core.specs import FineTuneSpec, GenerateSpec, Precision
 from core.training import dreambooth
 from core.training.precision import base_dtype
@@ -71,7 +72,7 @@ class Bench:
         self._resident = None  # first out, then in: two may not fit
         folder = Path(base.folder)
         if base.embedded and not (folder / "model_index.json").exists():
-            nano.build(base.layout, folder)
+            pair.build(base.layout, folder)
         loaded = components.load(folder, device=self.device, dtype=dtype)
         self._resident = (base.id, dtype, loaded)
         return loaded

@@ -29,17 +29,19 @@ class Moments:
 def encode(vae: AutoencoderKL, pixels_BCHW: Tensor) -> Moments:
     """The moments of pictures; on the VAE's device, whatever the pixels' device and dtype."""
     posterior = vae.encode(pixels_BCHW.to(vae.device, vae.dtype)).latent_dist
-    shift, scale = _units(vae)
+    mean, std, factor = _units(vae)
     return Moments(
-        mean_BCHW=(posterior.mean.float() - shift) / scale, std_BCHW=posterior.std.float() / scale
+        mean_BCHW=(posterior.mean.float() - mean) * factor / std,
+        std_BCHW=posterior.std.float() * factor / std,
     )
 
 
 @torch.no_grad()
 def decode(vae: AutoencoderKL, latents_BCHW: Tensor) -> Tensor:
     """Pixels for latents, float32; not clipped."""
-    shift, scale = _units(vae)
-    pixels_BCHW: Tensor = vae.decode((latents_BCHW * scale + shift).to(vae.dtype)).sample
+    mean, std, factor = _units(vae)
+    # in diffusers' order, so that not a bit differs from its pipelines
+    pixels_BCHW: Tensor = vae.decode((latents_BCHW * std / factor + mean).to(vae.dtype)).sample
     return pixels_BCHW.float()
 
 
@@ -55,14 +57,14 @@ def to_pixels(image: Image.Image) -> Tensor:
     return levels_HWC.permute(2, 0, 1).float() / 127.5 - 1
 
 
-def _units(vae: AutoencoderKL) -> tuple[Tensor, Tensor]:
-    """Shift and scale from the UNet's units to the VAE's, shape (1, C, 1, 1) or ()."""
-    scale = torch.tensor(1 / vae.config.scaling_factor, device=vae.device)
+def _units(vae: AutoencoderKL) -> tuple[Tensor, Tensor, float]:
+    """What SDXL's configuration says of the VAE's outputs: their mean and deviation, shape
+    (1, C, 1, 1), and the factor that those of a standardised latent were divided by."""
     mean, std = vae.config.latents_mean, vae.config.latents_std
     if mean is None or std is None:
-        return torch.tensor(0.0, device=vae.device), scale
-    channels = (1, -1, 1, 1)
+        mean, std = [0.0], [1.0]
     return (
-        torch.tensor(mean, device=vae.device).view(channels),
-        torch.tensor(std, device=vae.device).view(channels) * scale,
+        torch.tensor(mean, device=vae.device).view(1, -1, 1, 1),
+        torch.tensor(std, device=vae.device).view(1, -1, 1, 1),
+        vae.config.scaling_factor,
     )

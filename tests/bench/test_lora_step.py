@@ -39,9 +39,9 @@ def _step(components: Components) -> None:
     components.unet(
         torch.randn(1, 4, 16, 16, generator=generator),
         torch.tensor(500),
-        encoder_hidden_states=torch.randn(1, 77, 80, generator=generator),
+        encoder_hidden_states=torch.randn(1, 77, 128, generator=generator),
         added_cond_kwargs={
-            "text_embeds": torch.randn(1, 48, generator=generator),
+            "text_embeds": torch.randn(1, 80, generator=generator),
             "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]]),
         },
     ).sample.square().mean().backward()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from core.diffusion import nano
+from core.diffusion import unets
 from core.diffusion.lora import Lora
 from core.layouts import LAYOUTS, SDXL, SSD_1B, VEGA, Layout, find_layout
 from core.specs import LoraSpec
@@ -13,7 +13,7 @@ from core.specs import LoraSpec
 
 @cache
 def real_unet(layout: Layout) -> Any:
-    return nano.real_unet(layout)
+    return unets.real_unet(layout)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())

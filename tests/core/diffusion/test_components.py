@@ -36,7 +36,8 @@ def test_half_precision_files_are_used_where_there_are_no_others(
 ) -> None:
     nano_ssd_1b.pipeline().save_pretrained(tmp_path, variant="fp16")
     loaded = nano.load(tmp_path)
-    assert torch.equal(nano.unet_output(loaded), nano.unet_output(nano_ssd_1b))
+    # last bits may differ: weights that need no cast stay in the file, aligned as they lie there
+    torch.testing.assert_close(nano.unet_output(loaded), nano.unet_output(nano_ssd_1b))
 
 
 def test_unconditional_is_what_the_model_index_says(

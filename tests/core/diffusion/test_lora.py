@@ -80,9 +80,9 @@ def test_only_the_adapters_get_gradients_and_in_float32(
         half.unet(
             torch.randn(1, 4, 16, 16).bfloat16(),
             torch.tensor([5]),
-            encoder_hidden_states=torch.randn(1, 77, 80).bfloat16(),
+            encoder_hidden_states=torch.randn(1, 77, 128).bfloat16(),
             added_cond_kwargs={
-                "text_embeds": torch.randn(1, 48).bfloat16(),
+                "text_embeds": torch.randn(1, 80).bfloat16(),
                 "time_ids": torch.ones(1, 6).bfloat16(),
             },
         ).sample.float().square().mean().backward()

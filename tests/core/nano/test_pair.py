@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.bases import CATALOGUE
-from core.diffusion import conditioning, latents, nano
+from core.diffusion import conditioning, latents
 from core.diffusion.components import Components
 from core.layouts import LAYOUTS, find_layout
+from core.nano import pair
 from tests.support import pictures
 from tests.support.nano import load
 
@@ -27,13 +28,13 @@ def test_a_second_build_has_the_same_bytes(
     nano_folders: Mapping[str, Path], tmp_path: Path
 ) -> None:
     torch.manual_seed(99)
-    nano.build("ssd-1b", tmp_path / "again")
+    pair.build("ssd-1b", tmp_path / "again")
     assert contents(tmp_path / "again") == contents(nano_folders["nano-ssd-1b"])
 
 
 def test_building_draws_from_nobody_elses_random_numbers(tmp_path: Path) -> None:
     before = torch.get_rng_state()
-    nano.build("ssd-1b", tmp_path / "nano")
+    pair.build("ssd-1b", tmp_path / "nano")
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -44,7 +45,7 @@ def test_a_build_that_dies_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(StableDiffusionXLPipeline, "save_pretrained", write_half)
     with pytest.raises(KeyboardInterrupt):
-        nano.build("ssd-1b", tmp_path / "nano")
+        pair.build("ssd-1b", tmp_path / "nano")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -52,7 +53,7 @@ def test_a_folder_that_is_there_stays(tmp_path: Path) -> None:
     there = tmp_path / "nano"
     there.mkdir()
     (there / "model_index.json").write_text("{}")
-    nano.build("ssd-1b", there)
+    pair.build("ssd-1b", there)
     assert contents(there) == {Path("model_index.json"): b"{}"}
     assert list(tmp_path.iterdir()) == [there]
 

@@ -1,0 +1,106 @@
+"""``python -m core.nano.recipe``: trains nano-sdxl, in as many sittings as one likes.
+
+Three stages, each of which goes on where it was stopped and is skipped once it is done: the VAE,
+the corpus (scenes, encoded once), the UNet with its text encoders.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionXLPipeline
+
+from core.layouts import SDXL
+from core.nano import shape, tokens
+from core.nano.recipe import autoencoder, captions, corpus, denoiser, folder, scenes, shapes
+from core.nano.recipe.corpus import Corpus
+from core.nano.recipe.scenes import Cutout
+
+SEED = 3100
+MOST_HELD_OUT = 512  # scenes
+
+
+def main() -> None:
+    given = _arguments().parse_args()
+    given.work.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(SEED)
+    drawn = shapes.cutouts()
+    icons = folder.read(given.data, folder.subjects()) if given.data else []
+    pipeline = shape.pipeline(SDXL, tokens.learn_merges(_words([*drawn, *icons])))
+    denoiser.loud(pipeline)
+    _train_vae(given, pipeline, drawn)
+    seen = _corpus(given, pipeline, (drawn, icons), corpus.SEED, given.scenes)
+    held_out_count = min(MOST_HELD_OUT, given.scenes)
+    held_out = _corpus(given, pipeline, (drawn, icons), corpus.HELD_OUT_SEED, held_out_count)
+    path = given.work / "unet.safetensors"
+    for line in denoiser.train(pipeline, seen, held_out, given.unet_steps, path):
+        say(line)
+    _export(pipeline, given.work / "nano-sdxl")
+
+
+def _arguments() -> argparse.ArgumentParser:
+    arguments = argparse.ArgumentParser(prog="python -m core.nano.recipe", description=__doc__)
+    arguments.add_argument(
+        "--work", type=Path, required=True, help="checkpoints and, at last, nano-sdxl"
+    )
+    arguments.add_argument(
+        "--data", type=Path, help="a captioned folder of pictures with alpha, beside our own shapes"
+    )
+    arguments.add_argument("--vae-steps", type=int, default=10_000)
+    arguments.add_argument("--scenes", type=int, default=40_960)
+    arguments.add_argument("--unet-steps", type=int, default=8_000)
+    return arguments
+
+
+def _train_vae(
+    given: argparse.Namespace, pipeline: StableDiffusionXLPipeline, drawn: list[Cutout]
+) -> None:
+    everything = [*drawn, *(folder.read(given.data) if given.data else [])]
+    vae, path = pipeline.vae, given.work / "vae.safetensors"
+    for line in autoencoder.train(vae, everything, given.vae_steps, path):
+        say(line)
+    autoencoder.standardise(vae, everything)
+    say(f"vae held-out L1 {autoencoder.error(vae, everything):.4f}")
+
+
+def _corpus(
+    given: argparse.Namespace,
+    pipeline: StableDiffusionXLPipeline,
+    cutouts: tuple[list[Cutout], list[Cutout]],
+    seed: int,
+    count: int,
+) -> Corpus:
+    """The first ``count`` scenes of a seed, encoded by the VAE as it is now or before."""
+    path = given.work / f"corpus-{seed}-{count}-of-vae-{given.vae_steps}.safetensors"
+    if not path.exists():
+        say(f"corpus: {count} scenes")
+        drawn = (corpus.scene(*cutouts, seed, ordinal) for ordinal in range(count))
+        corpus.encode(pipeline.vae, drawn, path)
+    return corpus.read(path)
+
+
+def _export(pipeline: StableDiffusionXLPipeline, out: Path) -> None:
+    pipeline.to(dtype=torch.float16).save_pretrained(out)
+    for part in ("text_encoder", "text_encoder_2"):
+        # transformers loads in the precision that the config names unless told, diffusers in
+        # float32: half a pipeline in each were no use to anybody
+        config = out / part / "config.json"
+        written = json.loads(config.read_text("utf-8"))
+        config.write_text(json.dumps({**written, "dtype": "float32"}, indent=2, sort_keys=True))
+
+
+def _words(cutouts: list[Cutout]) -> list[str]:
+    """All that captions are made of."""
+    openings = [opening.format("a") for opening in captions.OPENINGS]
+    names = [cutout.name for cutout in cutouts]
+    return [*openings, "an on background", *scenes.COLOURS, *scenes.TEXTURES, *names]
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+main()
