@@ -57,6 +57,15 @@ def save_pictures(folder: Path) -> list[Path]:
     return paths
 
 
+def cutout(side: int) -> Image.Image:
+    """The robot alone on nothing, RGBA, filling a square of ``side`` pixels."""
+    robot = _robot(side)
+    robot = robot.crop(robot.getbbox())
+    square = Image.new("RGBA", (max(robot.size), max(robot.size)))
+    square.paste(robot, ((square.width - robot.width) // 2, (square.height - robot.height) // 2))
+    return square.resize((side, side), Image.Resampling.LANCZOS)
+
+
 def draw(scene: Scene) -> Image.Image:
     side = SIDE * _OVER
     picture = _room(scene, side)
