@@ -13,7 +13,7 @@ from api.commands.download import download_all
 from api.commands.follow import follow
 from api.commands.mirror import given, mirror
 from api.commands.terminal import facts, line, say, table
-from core.specs import FineTuneSpec, GenerateSpec, LoraSpec, SampleSpec
+from core.specs import FineTuneSpec, GenerateSpec, LoraSpec, PriorSpec, SampleSpec
 
 EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 2, "expired": 3}
 
@@ -30,6 +30,9 @@ def fine_tune(
     dataset: Annotated[str, mirror(FineTuneSpec, "dataset")],
     instance_prompt: Annotated[str, mirror(FineTuneSpec, "instance_prompt")],
     base: Annotated[str, mirror(FineTuneSpec, "base")],
+    class_prompt: Annotated[str | None, mirror(FineTuneSpec, "class_prompt")] = None,
+    prior_images: Annotated[int | None, mirror(PriorSpec, "images")] = None,
+    prior_weight: Annotated[float | None, mirror(PriorSpec, "weight")] = None,
     rank: Annotated[int | None, mirror(LoraSpec, "rank")] = None,
     alpha: Annotated[float | None, mirror(LoraSpec, "alpha")] = None,
     dropout: Annotated[float | None, mirror(LoraSpec, "dropout")] = None,
@@ -83,6 +86,8 @@ def fine_tune(
         base=base,
         dataset=dataset,
         instance_prompt=instance_prompt,
+        class_prompt=class_prompt,
+        prior=given(images=prior_images, weight=prior_weight) or None,
         lora=lora or None,
         resolution=resolution,
         steps=steps,

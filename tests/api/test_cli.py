@@ -97,6 +97,7 @@ def test_job_is_submitted_listed_shown_cancelled_and_watched(
     code, out, err = on_server(
         "fine-tune", "--base", "nano-ssd-1b", "--dataset", dataset,
         "--instance-prompt", "a photo of sks robot", "--steps", "3", "--rank", "4",
+        "--class-prompt", "a photo of a robot", "--prior-images", "9",
         "--no-flip", "--sample-prompt", "a robot", "--sample-every", "2",
         "--name", "mine", "--label", "for:a test",
     )  # fmt: skip
@@ -109,6 +110,7 @@ def test_job_is_submitted_listed_shown_cancelled_and_watched(
     shown = on_server("jobs", "show", job)[1]
     assert "state\tqueued" in shown
     assert "'rank': 4" in shown
+    assert "'images': 9" in shown
     assert on_server("cancel", job) == (0, "", f"{job} is cancelled.\n")
     assert on_server("watch", job) == (2, "", f"{job} cancelled.\n")
 
@@ -146,7 +148,7 @@ def test_generate_sends_what_was_given_and_no_more(
 @pytest.mark.parametrize(
     ("verb", "spec", "absent"),
     [
-        ("fine-tune", FineTuneSpec, {"method", "optimizer", "lora", "sample"}),
+        ("fine-tune", FineTuneSpec, {"method", "optimizer", "lora", "prior", "sample"}),
         ("generate", GenerateSpec, {"prompt", "loras", "format"}),
     ],
 )
