@@ -4,11 +4,13 @@ L is 77 tokens, D the two text encoders' widths together, P the second one's pro
 Podell et al., SDXL, arXiv:2307.01952, sections 2.1 and 2.2.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from transformers import CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from core.diffusion.components import Components
 
@@ -21,22 +23,41 @@ class Conditioning:
     pooled_1P: Tensor
 
 
+class TextEncoders(Protocol):
+    """What of a base reads prompts: ``Components``, and diffusers' pipelines too."""
+
+    @property
+    def text_encoder(self) -> CLIPTextModel: ...
+    @property
+    def text_encoder_2(self) -> CLIPTextModelWithProjection: ...
+    @property
+    def tokenizer(self) -> CLIPTokenizer: ...
+    @property
+    def tokenizer_2(self) -> CLIPTokenizer: ...
+    @property
+    def device(self) -> torch.device: ...
+
+
+def encode(encoders: TextEncoders, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Text (B, L, D) and pooled (B, P) of prompts; differentiable.
+
+    Both encoders' last hidden state but one, side by side, and the second's pooled output. A prompt
+    longer than the encoders take is cut at 77 tokens.
+    """
+    first = encoders.text_encoder(
+        _tokens(encoders.tokenizer, prompts, encoders.device), output_hidden_states=True
+    )
+    second = encoders.text_encoder_2(
+        _tokens(encoders.tokenizer_2, prompts, encoders.device), output_hidden_states=True
+    )
+    text_BLD = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
+    return text_BLD, second.text_embeds
+
+
 @torch.no_grad()
 def encode_prompt(components: Components, prompt: str) -> Conditioning:
-    """Both encoders' last hidden state but one, side by side, and the second's pooled output.
-
-    A prompt longer than the encoders take is cut at 77 tokens.
-    """
-    first = components.text_encoder(
-        _tokens(components.tokenizer, prompt, components.device), output_hidden_states=True
-    )
-    second = components.text_encoder_2(
-        _tokens(components.tokenizer_2, prompt, components.device), output_hidden_states=True
-    )
-    return Conditioning(
-        text_1LD=torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1),
-        pooled_1P=second.text_embeds,
-    )
+    """``encode`` of one prompt."""
+    return Conditioning(*encode(components, [prompt]))
 
 
 def encode_negative(components: Components, negative_prompt: str | None) -> Conditioning:
@@ -68,13 +89,13 @@ def time_ids(
     return torch.tensor([[*original_hw, *crop_top_left, *target_hw]], dtype=torch.float32)
 
 
-def _tokens(tokenizer: CLIPTokenizer, prompt: str, device: torch.device) -> Tensor:
+def _tokens(tokenizer: CLIPTokenizer, prompts: Sequence[str], device: torch.device) -> Tensor:
     encoded = tokenizer(
-        prompt,
+        list(prompts),
         padding="max_length",
         max_length=tokenizer.model_max_length,
         truncation=True,
         return_tensors="pt",
     )
-    tokens_1L: Tensor = encoded.input_ids.to(device)
-    return tokens_1L
+    tokens_BL: Tensor = encoded.input_ids.to(device)
+    return tokens_BL

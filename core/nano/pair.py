@@ -16,10 +16,8 @@ from core.nano import shape
 
 SEED = 20231107
 """Any would do."""
-VAE_GAIN = 1 / (0.13025 * 0.3)
+VAE_GAIN = 1 / (shape.SCALING_FACTOR * 0.3)
 """The encoder's outputs vary by about 0.3; SDXL's scaling factor then makes that 1."""
-VAE_LOG_VARIANCE = -10.0
-"""A deviation of 0.007 of what then varies by 8: SDXL's too is as good as none."""
 
 
 def build(layout_id: str, folder: Path) -> None:
@@ -70,4 +68,4 @@ def _sharpen(vae: AutoencoderKL) -> None:
     with torch.no_grad():
         mean = vae.quant_conv.weight.zero_()[: vae.config.latent_channels, :, 0, 0]
         mean.fill_diagonal_(VAE_GAIN)
-        vae.quant_conv.bias.zero_()[len(mean) :] = VAE_LOG_VARIANCE
+        vae.quant_conv.bias.zero_()[len(mean) :] = shape.VAE_LOG_VARIANCE

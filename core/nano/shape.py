@@ -21,6 +21,10 @@ TIME_ID_WIDTH = 16
 VAE_WIDTHS = (16, 32, 64)
 """Three levels: a latent stands for 4 x 4 pixels."""
 VAE_GROUPS = 4  # 4 channels a group
+SCALING_FACTOR = 0.13025
+"""SDXL's: the latents that the VAE gives times this are of about unit size."""
+VAE_LOG_VARIANCE = -10.0
+"""Of a latent: a deviation of 0.007 of what varies by 8. SDXL's too is as good as none."""
 LATENT_SIDE = 16
 """Times 4: a native size of 64 px."""
 TEXT_WIDTHS = (48, 80)
@@ -54,7 +58,7 @@ def vae() -> AutoencoderKL:
         latent_channels=4,
         norm_num_groups=VAE_GROUPS,
         sample_size=LATENT_SIDE * 4,
-        scaling_factor=0.13025,
+        scaling_factor=SCALING_FACTOR,
         force_upcast=False,
     )
 

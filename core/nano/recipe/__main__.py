@@ -14,23 +14,28 @@ from diffusers import StableDiffusionXLPipeline
 
 from core.layouts import SDXL
 from core.nano import shape, tokens
-from core.nano.recipe import autoencoder, captions, corpus, denoiser, folder, scenes, shapes
+from core.nano.recipe import autoencoder, captions, corpus, denoiser, folder, scenes, shapes, work
 from core.nano.recipe.corpus import Corpus
+from core.nano.recipe.folder import UnfitFolder
 from core.nano.recipe.scenes import Cutout
+from core.nano.recipe.work import OtherSubjects
 
 SEED = 3100
 MOST_HELD_OUT = 512  # scenes
 
 
 def main() -> None:
-    given = _arguments().parse_args()
-    given.work.mkdir(parents=True, exist_ok=True)
+    arguments = _arguments()
+    given = arguments.parse_args()
+    try:
+        drawn, icons, everything = _cutouts(given)
+        work.claim(given.work, [*drawn, *icons, *everything])
+    except (UnfitFolder, OtherSubjects) as refusal:
+        arguments.error(str(refusal))
     torch.manual_seed(SEED)
-    drawn = shapes.cutouts()
-    icons = folder.read(given.data, folder.subjects()) if given.data else []
     pipeline = shape.pipeline(SDXL, tokens.learn_merges(_words([*drawn, *icons])))
     denoiser.loud(pipeline)
-    _train_vae(given, pipeline, drawn)
+    _train_vae(given, pipeline, [*drawn, *everything])
     seen = _corpus(given, pipeline, (drawn, icons), corpus.SEED, given.scenes)
     held_out_count = min(MOST_HELD_OUT, given.scenes)
     held_out = _corpus(given, pipeline, (drawn, icons), corpus.HELD_OUT_SEED, held_out_count)
@@ -48,21 +53,33 @@ def _arguments() -> argparse.ArgumentParser:
     arguments.add_argument(
         "--data", type=Path, help="a captioned folder of pictures with alpha, beside our own shapes"
     )
+    arguments.add_argument(
+        "--subjects",
+        type=Path,
+        help="which of them to draw, 'caption = name' a line; without it all, named as captioned",
+    )
     arguments.add_argument("--vae-steps", type=int, default=10_000)
     arguments.add_argument("--scenes", type=int, default=40_960)
     arguments.add_argument("--unet-steps", type=int, default=8_000)
     return arguments
 
 
+def _cutouts(given: argparse.Namespace) -> tuple[list[Cutout], list[Cutout], list[Cutout]]:
+    """Our own shapes, the folder's subjects, and all of the folder: the VAE may see more."""
+    if given.data is None:
+        return shapes.cutouts(), [], []
+    names = folder.subjects(given.subjects) if given.subjects else None
+    return shapes.cutouts(), folder.read(given.data, names), folder.read(given.data)
+
+
 def _train_vae(
-    given: argparse.Namespace, pipeline: StableDiffusionXLPipeline, drawn: list[Cutout]
+    given: argparse.Namespace, pipeline: StableDiffusionXLPipeline, cutouts: list[Cutout]
 ) -> None:
-    everything = [*drawn, *(folder.read(given.data) if given.data else [])]
     vae, path = pipeline.vae, given.work / "vae.safetensors"
-    for line in autoencoder.train(vae, everything, given.vae_steps, path):
+    for line in autoencoder.train(vae, cutouts, given.vae_steps, path):
         say(line)
-    autoencoder.standardise(vae, everything)
-    say(f"vae held-out L1 {autoencoder.error(vae, everything):.4f}")
+    autoencoder.standardise(vae, cutouts)
+    say(f"vae held-out L1 {autoencoder.error(vae, cutouts):.4f}")
 
 
 def _corpus(
@@ -103,4 +120,5 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-main()
+if __name__ == "__main__":
+    main()

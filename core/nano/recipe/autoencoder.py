@@ -14,6 +14,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from core.nano import shape
 from core.nano.recipe import scenes
 from core.nano.recipe.scenes import Array, Cutout
 from core.nano.recipe.sitting import Stage
@@ -96,7 +97,7 @@ def standardise(vae: AutoencoderKL, cutouts: list[Cutout]) -> None:
     into.weight[:channels] *= gain_C[:, None, None, None]
     into.bias[:channels] = (into.bias[:channels] - mean_C) * gain_C
     into.weight[channels:] = 0
-    into.bias[channels:] = -10.0
+    into.bias[channels:] = shape.VAE_LOG_VARIANCE
 
 
 def _loss(vae: AutoencoderKL, cutouts: list[Cutout], step: int) -> Tensor:

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionXLPipeline
 from torch import Tensor, nn
-from transformers import CLIPTokenizer
 
+from core.diffusion import conditioning
 from core.diffusion.losses import mse_per_sample
 from core.diffusion.noise import ForwardProcess, forward_process
-from core.nano import tokens
 from core.nano.recipe.captions import caption
 from core.nano.recipe.corpus import Corpus
 from core.nano.recipe.sitting import Average, Stage
@@ -86,13 +85,13 @@ def train(
     )
     average = Average(weights, AVERAGE_DECAY)
     process = forward_process(pipeline.scheduler.config, torch.device("cpu"))
-    density_T = timestep_density(process)
+    level_T = timestep_density(process).cumsum(0)
 
     def loss_of(step: int) -> Tensor:
         random = np.random.default_rng((SEED, step))
         noise = torch.Generator().manual_seed(SEED + step)
         rows_B = torch.from_numpy(random.integers(len(corpus), size=BATCH))
-        timesteps_B = _timesteps(density_T, random)
+        timesteps_B = _timesteps(level_T, random)
         told = tell(pipeline, corpus, rows_B, random)
         return _losses(pipeline, process, corpus, rows_B, timesteps_B, told, noise).mean()
 
@@ -114,12 +113,10 @@ def tell(
     """Captions of the rows, encoded; some are dropped."""
     texts = [caption(corpus.contents[row], random) for row in rows_B.tolist()]
     keep_B = torch.from_numpy(random.random(len(texts)) >= dropped_share).float()
-    first = pipeline.text_encoder(_ids(pipeline.tokenizer, texts), output_hidden_states=True)
-    second = pipeline.text_encoder_2(_ids(pipeline.tokenizer_2, texts), output_hidden_states=True)
-    text_BLD = torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1)
+    text_BLD, pooled_BP = conditioning.encode(pipeline, texts)
     return Told(
         text_BLD=text_BLD * keep_B[:, None, None],
-        pooled_BP=second.text_embeds * keep_B[:, None],
+        pooled_BP=pooled_BP * keep_B[:, None],
         time_ids_B6=corpus.time_ids_N6[rows_B],
     )
 
@@ -134,7 +131,6 @@ def heldout_loss(pipeline: StableDiffusionXLPipeline, held_out: Corpus) -> float
     losses = []
     for rows_B in torch.split(torch.arange(len(held_out)), BATCH):
         told = tell(pipeline, held_out, rows_B, random, dropped_share=0.0)
-        # neighbours in the corpus get timesteps far apart, as rows are in no order
         losses.append(
             _losses(pipeline, process, held_out, rows_B, timesteps_N[rows_B], told, noise)
         )
@@ -148,12 +144,15 @@ def timestep_density(process: ForwardProcess) -> Tensor:
     return weight_T / weight_T.sum()
 
 
-def _timesteps(density_T: Tensor, random: np.random.Generator) -> Tensor:
-    """One from each of as many equally likely strata as the batch has samples, shuffled."""
+def _timesteps(level_T: Tensor, random: np.random.Generator) -> Tensor:
+    """One from each of as many equally likely strata as the batch has samples, shuffled.
+
+    ``level_T`` says how likely a timestep is, or one before it.
+    """
     level_B = (np.arange(BATCH) + random.random(BATCH)) / BATCH
     random.shuffle(level_B)
-    timesteps_B = torch.searchsorted(density_T.cumsum(0), torch.from_numpy(level_B).float())
-    return timesteps_B.clamp(max=len(density_T) - 1)
+    timesteps_B = torch.searchsorted(level_T, torch.from_numpy(level_B).float())
+    return timesteps_B.clamp(max=len(level_T) - 1)
 
 
 def _losses(
@@ -174,13 +173,6 @@ def _losses(
         added_cond_kwargs={"text_embeds": told.pooled_BP, "time_ids": told.time_ids_B6},
     ).sample
     return mse_per_sample(pred_BCHW, process.target(latents_BCHW, noise_BCHW, timesteps_B))
-
-
-def _ids(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
-    ids_BL: Tensor = tokenizer(
-        texts, padding="max_length", max_length=tokens.LENGTH, return_tensors="pt"
-    ).input_ids
-    return ids_BL
 
 
 def _rate(step: int, steps: int) -> float:

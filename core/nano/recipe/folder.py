@@ -7,9 +7,12 @@ from PIL import Image
 
 from core.nano.recipe.scenes import Cutout
 
-SUBJECTS = Path(__file__).with_name("subjects.txt")
 SIDE = 96
 """Pixels kept of each picture: more than any scene shows."""
+
+
+class UnfitFolder(Exception):
+    """The message says what is missing where."""
 
 
 def read(folder: Path, names: dict[str, str] | None = None) -> list[Cutout]:
@@ -17,11 +20,18 @@ def read(folder: Path, names: dict[str, str] | None = None) -> list[Cutout]:
 
     Args:
         names: the subjects to take, caption to name; None takes all, named as captioned.
+
+    Raises:
+        UnfitFolder: there is no ``metadata.jsonl``, or a subject that is not in it.
     """
-    rows = [
-        json.loads(line) for line in (folder / "metadata.jsonl").read_text("utf-8").splitlines()
-    ]
-    taken = names or {row["text"]: row["text"] for row in rows}
+    metadata = folder / "metadata.jsonl"
+    if not metadata.is_file():
+        raise UnfitFolder(f"There is no {metadata}: a captioned folder has one.")
+    rows = [json.loads(line) for line in metadata.read_text("utf-8").splitlines()]
+    captions = {row["text"]: row["text"] for row in rows}
+    taken = captions if names is None else names
+    if missing := sorted(taken.keys() - captions.keys()):
+        raise UnfitFolder(f"No picture in {folder} is captioned {missing[0]!r}.")
     return [
         Cutout(taken[row["text"]], _small(folder / row["file_name"]))
         for row in rows
@@ -29,11 +39,11 @@ def read(folder: Path, names: dict[str, str] | None = None) -> list[Cutout]:
     ]
 
 
-def subjects() -> dict[str, str]:
-    """Those of ``subjects.txt``: a folder's caption, and the name in our captions."""
-    lines = SUBJECTS.read_text("utf-8").splitlines()
-    pairs = (line.partition(" = ") for line in lines if not line.startswith("#"))
-    return {text: name for text, _, name in pairs}
+def subjects(path: Path) -> dict[str, str]:
+    """Those that a file lists, one ``caption = name`` a line; # begins a remark."""
+    lines = path.read_text("utf-8").splitlines()
+    pairs = (line.partition(" = ") for line in lines if line and not line.startswith("#"))
+    return {text: name or text for text, _, name in pairs}
 
 
 def _small(path: Path) -> Image.Image:

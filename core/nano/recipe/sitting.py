@@ -47,10 +47,6 @@ class Stage:
     average: Average | None
     path: Path
 
-    @property
-    def weights(self) -> list[nn.Parameter]:
-        return [weight for module in self.modules.values() for weight in module.parameters()]
-
     def run(
         self, loss_of: Callable[[int], Tensor], rate_of: Callable[[int], float], steps: int
     ) -> Iterator[str]:
@@ -77,11 +73,12 @@ class Stage:
     def _step(
         self, step: int, loss_of: Callable[[int], Tensor], rate_of: Callable[[int], float]
     ) -> float:
-        self.optimizer.param_groups[0]["lr"] = rate_of(step)
+        (group,) = self.optimizer.param_groups
+        group["lr"] = rate_of(step)
         loss = loss_of(step)
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(self.weights, MAX_GRADIENT_NORM)
+        nn.utils.clip_grad_norm_(group["params"], MAX_GRADIENT_NORM)
         self.optimizer.step()
         if self.average:
             self.average.update(step)

@@ -1,5 +1,6 @@
 """The recipe on a handful of scenes: it learns what it says, stops and goes on."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,8 +18,19 @@ from core.diffusion import latents
 from core.diffusion.noise import forward_process
 from core.layouts import SDXL
 from core.nano import shape, tokens
-from core.nano.recipe import autoencoder, classifier, corpus, denoiser, folder, shapes, sitting
+from core.nano.recipe import (
+    autoencoder,
+    classifier,
+    corpus,
+    denoiser,
+    folder,
+    shapes,
+    sitting,
+    work,
+)
 from core.nano.recipe.corpus import Corpus
+from core.nano.recipe.folder import UnfitFolder
+from core.nano.recipe.work import OtherSubjects
 from tests.support import pictures
 from tests.support.nano import load
 
@@ -130,17 +142,57 @@ def test_a_corpus_holds_what_its_scenes_say(handful: Corpus) -> None:
         assert tuple(handful.time_ids_N6[ordinal].int().tolist()) == scene.time_ids
 
 
-def test_a_folder_gives_the_subjects_asked_for(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
+@pytest.fixture
+def icons(tmp_path: Path) -> Path:
+    """A captioned folder of three."""
+    (tmp_path / "icons" / "images").mkdir(parents=True)
     rows = []
     for number in range(3):
-        pictures.draw(number).convert("RGBA").save(tmp_path / "images" / f"{number}.webp")
-        rows.append(f'{{"file_name": "images/{number}.webp", "text": "an icon of {number}"}}\n')
-    (tmp_path / "metadata.jsonl").write_text("".join(rows))
-    everything = folder.read(tmp_path)
+        name = f"images/{number}.webp"
+        pictures.draw(number).convert("RGBA").save(tmp_path / "icons" / name)
+        rows.append(json.dumps({"file_name": name, "text": f"an icon of {number}"}))
+    (tmp_path / "icons" / "metadata.jsonl").write_text("\n".join(rows))
+    return tmp_path / "icons"
+
+
+def test_a_folder_gives_the_subjects_asked_for(icons: Path, tmp_path: Path) -> None:
+    everything = folder.read(icons)
     assert [cutout.name for cutout in everything] == [f"an icon of {number}" for number in range(3)]
-    (one,) = folder.read(tmp_path, {"an icon of 2": "two"})
-    assert (one.name, one.picture.size, one.picture.mode) == ("two", (96, 96), "RGBA")
+    asked = tmp_path / "subjects.txt"
+    asked.write_text("# two of them\nan icon of 2 = two\n\nan icon of 0\n")
+    first, second = folder.read(icons, folder.subjects(asked))
+    assert [first.name, second.name] == ["an icon of 0", "two"]
+    assert (second.picture.size, second.picture.mode) == ((96, 96), "RGBA")
+
+
+def test_a_folder_without_what_is_asked_for_is_refused(icons: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnfitFolder, match="captioned 'a dog'"):
+        folder.read(icons, {"a dog": "dog"})
+    with pytest.raises(UnfitFolder, match=r"no .*metadata\.jsonl"):
+        folder.read(tmp_path)
+
+
+def test_a_work_folder_is_for_the_subjects_that_it_was_begun_with(tmp_path: Path) -> None:
+    work.claim(tmp_path / "work", CUTOUTS)
+    work.claim(tmp_path / "work", CUTOUTS)
+    with pytest.raises(OtherSubjects, match="begun with other subjects"):
+        work.claim(tmp_path / "work", CUTOUTS[1:])
+
+
+def test_the_recipe_refuses_before_it_begins(icons: Path, tmp_path: Path) -> None:
+    asked = tmp_path / "subjects.txt"
+    asked.write_text("a dog = dog")
+    data = ["--data", str(icons), "--subjects", str(asked)]
+    command = [sys.executable, "-m", "core.nano.recipe", "--work", str(tmp_path / "work"), *data]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert "is captioned 'a dog'" in ran.stderr
+    assert not (tmp_path / "work").exists()
+
+
+def test_the_icons_that_ship_are_chosen_once_each() -> None:
+    chosen = folder.subjects(Path(folder.__file__).with_name("fluent_emoji.txt"))
+    assert len(chosen) == len(set(chosen.values())) >= 100
 
 
 def test_a_classifier_learns_to_tell_shapes_from_grounds() -> None:
