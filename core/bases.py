@@ -28,10 +28,12 @@ class BaseModel:
     """Pixels a side that it was trained at."""
     licence: str
     source: Source | None
-    """None: made by the package itself."""
+    """None: the package's own."""
     prediction_type: str = "epsilon"
 
 
+NANO_SDXL = Path(__file__).parent / "nano" / "weights" / "nano-sdxl"
+"""Trained by ``core.nano.recipe``; its README there says on what."""
 FP16_VAE = Source("madebyollin/sdxl-vae-fp16-fix", "207b116dae70ace3637169f1ddd2434b91b3a8cd")
 """SDXL's own VAE overflows in half precision and paints black; these weights do not."""
 
@@ -83,14 +85,25 @@ def find(base_id: str) -> BaseModel:
 
 
 def folder(base: BaseModel, settings: Settings) -> Path:
-    """Where its pipeline lies, or would: the administrator's folder, else the home's."""
+    """Where its pipeline lies, or would: the administrator's folder, else the package or the home.
+
+    nano-sdxl lies in the package; nano-ssd-1b is made of it, in the home, at first use.
+    """
     given = settings.bases.get(base.id)
-    return given.expanduser() if given else settings.models_path / base.id
+    if given:
+        return given.expanduser()
+    return NANO_SDXL if base.id == "nano-sdxl" else settings.models_path / base.id
+
+
+def is_embedded(base: BaseModel, settings: Settings) -> bool:
+    """The package's own, with no folder of the administrator's in its place."""
+    return base.source is None and base.id not in settings.bases
 
 
 def is_here(base: BaseModel, settings: Settings) -> bool:
     """On this disk, or made from the package at first use."""
-    return base.source is None or (folder(base, settings) / "model_index.json").is_file()
+    there = folder(base, settings) / "model_index.json"
+    return is_embedded(base, settings) or there.is_file()
 
 
 def ids_here(settings: Settings) -> list[str]:

@@ -44,6 +44,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(installed: Path) -> None:
     assert names == {"api", "worker", "core"}
     assert (installed / "core/db/migrations/env.py").is_file()
     assert list((installed / "core/db/migrations/versions").glob("*.py"))
+    assert (installed / "core/nano/weights/nano-sdxl/unet/config.json").is_file()
     assert {path.suffix for path in (installed / "api/docs").iterdir()} >= {".html", ".js", ".css"}
 
 

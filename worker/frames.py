@@ -19,10 +19,9 @@ class Frame(BaseModel):
 
 class BaseFolder(Frame):
     id: str
-    layout: str
     folder: str
     embedded: bool
-    """Made by the package itself when the folder is not there yet."""
+    """The package's own."""
 
 
 class LoraFile(Frame):

@@ -67,9 +67,8 @@ def lay_out(needed: Needed, job: Job, store: Store, settings: Settings, folder: 
         spec=job.spec,
         base=BaseFolder(
             id=base.id,
-            layout=base.layout.id,
             folder=str(bases.folder(base, settings)),
-            embedded=base.source is None,
+            embedded=bases.is_embedded(base, settings),
         ),
         pictures=[str(path) for path in pictures],
         loras=loras,

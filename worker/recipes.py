@@ -5,10 +5,11 @@ from pathlib import Path
 
 import torch
 
+from core import bases
 from core.diffusion import components
 from core.diffusion.components import Components
 from core.inference import engine
-from core.nano import pair
+from core.nano import student
 from core.specs import FineTuneSpec, GenerateSpec, Precision
 from core.training import dreambooth
 from core.training.precision import base_dtype
@@ -71,8 +72,8 @@ class Bench:
         torch.set_num_threads(1 if base.embedded else self._threads)
         self._resident = None  # first out, then in: two may not fit
         folder = Path(base.folder)
-        if base.embedded and not (folder / "model_index.json").exists():
-            pair.build(base.layout, folder)
+        if base.id == "nano-ssd-1b" and base.embedded:
+            student.build(bases.NANO_SDXL, folder)
         loaded = components.load(folder, device=self.device, dtype=dtype)
         self._resident = (base.id, dtype, loaded)
         return loaded

@@ -11,7 +11,7 @@ __all__ = ["nano_folders"]
 _measured: list[str] = []
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tell() -> Callable[[str], None]:
     """Adds a line to the table that ends the run."""
     return _measured.append

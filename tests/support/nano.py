@@ -26,13 +26,12 @@ tensors do not know numpy 2's ``copy`` argument."""
 @pytest.fixture(scope="session")
 def nano_folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     """Pipeline folders of ``nano-sdxl`` and ``nano-ssd-1b``. Read only."""
-    from core.nano import pair
+    from core import bases
+    from core.nano import student
 
-    home = tmp_path_factory.mktemp("nano")
-    folders = {f"nano-{layout}": home / f"nano-{layout}" for layout in ("sdxl", "ssd-1b")}
-    for name, folder in folders.items():
-        pair.build(name.removeprefix("nano-"), folder)
-    return folders
+    made = tmp_path_factory.mktemp("nano") / "nano-ssd-1b"
+    student.build(bases.NANO_SDXL, made)
+    return {"nano-sdxl": bases.NANO_SDXL, "nano-ssd-1b": made}
 
 
 @pytest.fixture(scope="session")
@@ -76,9 +75,11 @@ def unet_output(components: Components) -> Tensor:
         output: Tensor = components.unet(
             torch.randn(1, 4, 16, 16, generator=generator),
             torch.tensor(321),
-            encoder_hidden_states=torch.randn(1, 77, 128, generator=generator),
+            encoder_hidden_states=torch.randn(
+                1, 77, components.unet.config.cross_attention_dim, generator=generator
+            ),
             added_cond_kwargs={
-                "text_embeds": torch.randn(1, 80, generator=generator),
+                "text_embeds": torch.randn(1, components.pooled_width, generator=generator),
                 "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64]]),
             },
         ).sample

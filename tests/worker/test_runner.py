@@ -15,7 +15,7 @@ RUN = Run(
     attempt=1,
     kind="generate",
     spec={},
-    base=BaseFolder(id="x", layout="sdxl", folder="/", embedded=True),
+    base=BaseFolder(id="x", folder="/", embedded=True),
     out="/",
 )
 

@@ -14,7 +14,17 @@ from diffusers import StableDiffusionXLPipeline
 
 from core.layouts import SDXL
 from core.nano import shape, tokens
-from core.nano.recipe import autoencoder, captions, corpus, denoiser, folder, scenes, shapes, work
+from core.nano.recipe import (
+    autoencoder,
+    captions,
+    corpus,
+    denoiser,
+    folder,
+    judge,
+    scenes,
+    shapes,
+    work,
+)
 from core.nano.recipe.corpus import Corpus
 from core.nano.recipe.folder import UnfitFolder
 from core.nano.recipe.scenes import Cutout
@@ -42,7 +52,11 @@ def main() -> None:
     path = given.work / "unet.safetensors"
     for line in denoiser.train(pipeline, seen, held_out, given.unet_steps, path):
         say(line)
-    _export(pipeline, given.work / "nano-sdxl")
+    out = given.work / "nano-sdxl"
+    _export(pipeline, out)
+    pipeline.set_progress_bar_config(disable=True)
+    names = [cutout.name for cutout in icons or drawn]
+    judge.samples(pipeline.to(dtype=torch.float32), names).save(out / "samples.png")
 
 
 def _arguments() -> argparse.ArgumentParser:

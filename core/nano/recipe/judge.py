@@ -65,6 +65,19 @@ def draw(
     return pictures
 
 
+def samples(pipeline: StableDiffusionXLPipeline, names: Sequence[str]) -> Image.Image:
+    """A picture on each ground colour, of subjects from all over the list."""
+    return sheet(draw(pipeline, sample_prompts(names)), columns=8, zoom=2)
+
+
+def sample_prompts(names: Sequence[str]) -> list[str]:
+    """One a ground colour."""
+    return [
+        prompt(names[number * len(names) // len(scenes.COLOURS)], colour)
+        for number, colour in enumerate(scenes.COLOURS)
+    ]
+
+
 def sheet(pictures: Sequence[Image.Image], columns: int, zoom: int = 1) -> Image.Image:
     """The pictures side by side, enlarged without smoothing."""
     cell = scenes.SIDE + GAP

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.bases import CATALOGUE
+from core.bases import CATALOGUE, NANO_SDXL
 from core.diffusion import conditioning, latents
 from core.diffusion.components import Components
 from core.layouts import LAYOUTS, find_layout
-from core.nano import pair
+from core.nano import student
 from tests.support import pictures
 from tests.support.nano import load
 
@@ -28,33 +28,42 @@ def test_a_second_build_has_the_same_bytes(
     nano_folders: Mapping[str, Path], tmp_path: Path
 ) -> None:
     torch.manual_seed(99)
-    pair.build("ssd-1b", tmp_path / "again")
+    student.build(NANO_SDXL, tmp_path / "again")
     assert contents(tmp_path / "again") == contents(nano_folders["nano-ssd-1b"])
 
 
 def test_building_draws_from_nobody_elses_random_numbers(tmp_path: Path) -> None:
     before = torch.get_rng_state()
-    pair.build("ssd-1b", tmp_path / "nano")
+    student.build(NANO_SDXL, tmp_path / "nano")
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_build_that_dies_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def write_half(self: object, folder: Path) -> None:
-        (folder / "unet").mkdir(parents=True)
+        folder.mkdir()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(StableDiffusionXLPipeline, "save_pretrained", write_half)
+    monkeypatch.setattr(UNet2DConditionModel, "save_pretrained", write_half)
     with pytest.raises(KeyboardInterrupt):
-        pair.build("ssd-1b", tmp_path / "nano")
+        student.build(NANO_SDXL, tmp_path / "nano")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_there_stays(tmp_path: Path) -> None:
+def test_a_folder_of_this_teacher_stays(tmp_path: Path) -> None:
+    student.build(NANO_SDXL, tmp_path / "nano")
+    (tmp_path / "nano" / "unet" / "config.json").write_text("{}")
+    student.build(NANO_SDXL, tmp_path / "nano")
+    assert (tmp_path / "nano" / "unet" / "config.json").read_text() == "{}"
+
+
+def test_a_folder_of_another_teacher_is_replaced(
+    nano_folders: Mapping[str, Path], tmp_path: Path
+) -> None:
     there = tmp_path / "nano"
     there.mkdir()
     (there / "model_index.json").write_text("{}")
-    pair.build("ssd-1b", there)
-    assert contents(there) == {Path("model_index.json"): b"{}"}
+    student.build(NANO_SDXL, there)
+    assert contents(there) == contents(nano_folders["nano-ssd-1b"])
     assert list(tmp_path.iterdir()) == [there]
 
 
@@ -69,9 +78,9 @@ def test_the_catalogue_describes_what_is_built(name: str, nano_folders: Mapping[
 
 
 def test_the_pair_differs_in_the_unet_alone(nano_folders: Mapping[str, Path]) -> None:
-    teacher, student = (contents(folder) for folder in nano_folders.values())
-    assert teacher.keys() == student.keys()
-    differ = {path.parts[0] for path in teacher if teacher[path] != student[path]}
+    teacher, made = (contents(folder) for folder in nano_folders.values())
+    assert {path.parts[0] for path in teacher.keys() ^ made.keys()} <= {"README.md", "made_from"}
+    differ = {path.parts[0] for path in teacher.keys() & made.keys() if teacher[path] != made[path]}
     assert differ == {"unet"}
 
 

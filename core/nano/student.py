@@ -1,0 +1,67 @@
+"""``nano-ssd-1b``: nano-sdxl with SSD-1B's UNet, whose weights are random until it is distilled."""
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from core.files.atomic import sync
+from core.files.digest import sha256_of
+from core.layouts import SSD_1B
+from core.nano import shape
+
+SEED = 20231107
+"""Any would do."""
+MADE_FROM = "made_from"
+"""The file in the folder that tells of which teacher and seed it was made."""
+
+
+def build(teacher: Path, folder: Path) -> None:
+    """Writes the pipeline folder, the same bytes each time; one of another teacher is replaced.
+
+    Written beside ``folder`` and renamed, so a folder that exists is whole. Where another process
+    is faster, its folder stays.
+
+    Args:
+        teacher: nano-sdxl's pipeline folder.
+        folder: what ``StableDiffusionXLPipeline.from_pretrained`` is to load.
+    """
+    origin = f"{sha256_of(teacher / 'unet' / 'diffusion_pytorch_model.safetensors')} {SEED}\n"
+    if _is_made_from(origin, folder):
+        return
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        _write(teacher, aside)
+        (aside / MADE_FROM).write_text(origin)
+        for path in [*aside.rglob("*"), aside]:
+            sync(path)
+        shutil.rmtree(folder, ignore_errors=True)
+        _rename_unless_made(aside, folder, origin)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _is_made_from(origin: str, folder: Path) -> bool:
+    try:
+        return (folder / MADE_FROM).read_text() == origin
+    except FileNotFoundError:
+        return False
+
+
+def _rename_unless_made(aside: Path, folder: Path, origin: str) -> None:
+    try:
+        aside.rename(folder)
+    except OSError:
+        if not _is_made_from(origin, folder):
+            raise
+    sync(folder.parent)
+
+
+def _write(teacher: Path, folder: Path) -> None:
+    parts = shutil.ignore_patterns("unet", "README.md")
+    shutil.copytree(teacher, folder, ignore=parts)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        unet = shape.unet(SSD_1B)
+    unet.half().save_pretrained(folder / "unet")

@@ -1,0 +1,130 @@
+"""What nano-sdxl can draw, and what DreamBooth makes of it, in a classifier's eyes.
+
+Needs the captioned icons that it was trained on: EMOJI=<folder> make bench. They are icons that it
+has seen: this measures how well it remembers and composes, not whether it generalises.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from api.demo import story, subject
+from core import bases
+from core.diffusion import components
+from core.diffusion.components import Components
+from core.inference import engine
+from core.nano.recipe import classifier, folder, judge
+from core.nano.recipe.captions import article
+from core.nano.recipe.classifier import Classifier
+from core.nano.recipe.scenes import COLOURS, Cutout
+from core.specs import FineTuneSpec, GenerateSpec
+from core.training import dreambooth
+from tests.support.nano import NUMPY_COPY
+
+EMOJI = os.environ.get("EMOJI")
+pytestmark = [
+    pytest.mark.bench,
+    NUMPY_COPY,
+    pytest.mark.skipif(EMOJI is None, reason="EMOJI names the folder of icons"),
+]
+
+SUBJECTS = Path(folder.__file__).with_name("fluent_emoji.txt")
+CLASSIFIER_STEPS = 1200
+LEAST_SUBJECTS, LEAST_COLOURS = 0.9, 0.99
+"""What was reached: 0.908 and 0.996."""
+GROUNDS = list(COLOURS)[:10]
+ROBOT = "sks robot"
+CLASS = "a photo of a robot"
+
+
+@pytest.fixture(scope="module")
+def icons() -> list[Cutout]:
+    return folder.read(Path(str(EMOJI)), folder.subjects(SUBJECTS))
+
+
+@pytest.fixture(scope="module")
+def judging(icons: list[Cutout], tell: Callable[[str], None]) -> Classifier:
+    """Knows the icons and the demo's robot, which nano-sdxl has never seen."""
+    known = [*icons, Cutout(ROBOT, subject.cutout(folder.SIDE))]
+    trained = classifier.train(known, CLASSIFIER_STEPS)
+    fresh = classifier.draw(known, classifier.FRESH_SEED, range(1000))
+    seen = trained.look([scene.picture for scene in fresh])
+    subjects = share(seen.subjects, [str(scene.content.subject) for scene in fresh])
+    grounds = share(seen.colours, [scene.content.colour for scene in fresh])
+    tell(f"the classifier on fresh scenes: subject {subjects:.3f}, ground {grounds:.3f}")
+    return trained
+
+
+@pytest.fixture(scope="module")
+def base() -> Components:
+    return components.load(bases.NANO_SDXL, device=torch.device("cpu"), dtype=torch.float32)
+
+
+def share(said: Sequence[str], asked: Sequence[str]) -> float:
+    return sum(one == other for one, other in zip(said, asked, strict=True)) / len(asked)
+
+
+def test_it_draws_what_is_asked(
+    icons: list[Cutout], judging: Classifier, base: Components, tell: Callable[[str], None]
+) -> None:
+    names = [cutout.name for cutout in icons]
+    score = judge.score(base.pipeline(), judging, names, each=2)
+    tell(f"{len(names)} subjects, twice: {score.subjects:.3f} named, ground {score.colours:.3f}")
+    tell(f"mistaken: {', '.join(f'{name} for {seen}' for name, seen in score.mistaken)}")
+    assert score.subjects >= LEAST_SUBJECTS
+    assert score.colours >= LEAST_COLOURS
+
+
+def test_dreambooth_names_a_subject_it_never_saw(
+    judging: Classifier, base: Components, tmp_path: Path, tell: Callable[[str], None]
+) -> None:
+    lora = [(trained(base, tmp_path / "plain"), 1.0)]
+    on_grounds = [f"{subject.PROMPT} on {article(each)} {each} background" for each in GROUNDS]
+    named = judging.look(drawn(base, lora, on_grounds, tmp_path)).subjects.count(ROBOT)
+    tell(f"the unseen robot: named on {named} of 10 grounds")
+    before, after = (
+        class_score(judging, drawn(base, loras, [CLASS] * 10, tmp_path)) for loras in ([], lora)
+    )
+    tell(f"its class without prior preservation: {before:.3f} before, {after:.3f} after")
+    assert named >= 8
+    assert after < before - 0.05
+
+
+def trained(base: Components, out: Path) -> Path:
+    """The LoRA of a run with the demo's pictures and numbers."""
+    spec = FineTuneSpec.model_validate(
+        {
+            "base": story.BASE,
+            "dataset": "robot",
+            "instance_prompt": subject.PROMPT,
+            "steps": story.DEFAULT_STEPS,
+            "learning_rate": story.LEARNING_RATE,
+            "schedule": story.SCHEDULE,
+            "seed": story.SEED,
+        }
+    )
+    out.mkdir()
+    *_, last = dreambooth.train(spec, base, subject.save_pictures(out / "pictures"), out)
+    return last.outputs["lora"]
+
+
+def drawn(
+    base: Components, loras: list[tuple[Path, float]], prompts: list[str], out: Path
+) -> list[Image.Image]:
+    """A picture a prompt, each from a seed of its own."""
+    pictures = []
+    for number, prompt in enumerate(prompts):
+        spec = GenerateSpec(base=story.BASE, prompt=prompt, seed=100 + number, steps=judge.STEPS)
+        *_, last = engine.generate(spec, base, loras, out)
+        assert last.picture
+        pictures.append(Image.open(last.picture.path).convert("RGB"))
+    return pictures
+
+
+def class_score(judging: Classifier, pictures: list[Image.Image]) -> float:
+    """How sure the classifier is, on the mean, that they show the class."""
+    return judging.look(pictures).probability_NS[:, judging.names.index("robot")].mean().item()
