@@ -160,6 +160,10 @@ class Client:
     def cancel(self, job_id: str) -> Job:
         return cast(Job, self._post(_path("/v1/jobs", job_id, "cancel")))
 
+    def extend(self, job_id: str, steps: int) -> Job:
+        """A new job that goes on where a finished fine-tune ended, for so many steps more."""
+        return cast(Job, self._post(_path("/v1/jobs", job_id, "extend"), {"steps": steps}))
+
     def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
         """What happened to a job since event ``after``, oldest first."""
         while True:

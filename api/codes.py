@@ -26,7 +26,7 @@ CODES: dict[str, str] = {
     "bad_label": "`label` is not written as name:value.",
     "no_usable_file": "No file of the upload could be used; `errors` says why of each.",
     "dataset_empty": "The dataset holds no picture.",
-    "dataset_not_captioned": "Pictures of a captioned dataset have no caption.",
+    "dataset_not_captioned": "Pictures that are to be learnt with captions have none.",
     "base_unknown": "There is no such base model.",
     "layout_mismatch": "A LoRA does not fit the base model.",
     "not_a_lora": "The artifact is of another kind.",
@@ -74,4 +74,6 @@ CODES: dict[str, str] = {
     "export_mismatch": "What was saved does not load back as what was trained.",
     "input_gone": "Something that the job needs was deleted.",
     "worker_lost": "Runner after runner died while it worked on this job.",
+    "rank_mismatch": "The LoRA to begin with is of another rank than the one asked for.",
+    "wrong_checkpoint": "A checkpoint is of a run with other pictures, another base or spec.",
 }

@@ -198,6 +198,12 @@ class ProgressRead(BaseModel):
     message: str | None
 
 
+class Extension(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    steps: int = Field(ge=1, le=100_000, description="Optimizer steps after those it has taken.")
+
+
 class UsageRead(BaseModel):
     device_seconds: float
     queue_seconds: float
@@ -239,7 +245,7 @@ class JobRead(BaseModel):
             priority=job.priority,
             labels=job.labels,
             error=FlawRead(**job.error) if job.error else None,
-            parent=None,
+            parent=job.parent,
             after=None,
             result=job.result,
             worker=job.worker_id,

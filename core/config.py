@@ -101,6 +101,11 @@ class Settings(BaseSettings):
         return self.root / "models"
 
     @property
+    def cache_path(self) -> Path:
+        """Encoded pictures and captions, and class pictures: lost without loss."""
+        return self.root / "cache"
+
+    @property
     def run_path(self) -> Path:
         """Locks of the processes that live now."""
         return self.root / "run"
@@ -111,7 +116,8 @@ class Settings(BaseSettings):
 
     def prepare(self) -> None:
         """Makes the home and its rooms, readable by this user alone."""
-        for folder in (self.root, self.scratch_path, self.models_path, self.run_path):
+        rooms = (self.scratch_path, self.models_path, self.cache_path, self.run_path)
+        for folder in (self.root, *rooms):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.root.stat().st_uid == os.geteuid():
             self.root.chmod(0o700)  # it may have been there before, open to others

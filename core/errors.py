@@ -16,6 +16,7 @@
     ├── Unprocessable         422     readable, but it cannot be meant
     │   ├── NoUsableFile
     │   ├── DatasetEmpty
+    │   ├── DatasetNotCaptioned
     │   ├── BaseUnknown
     │   └── LayoutMismatch
     ├── TooMany               429
@@ -23,7 +24,8 @@
     └── JobFailure                    a running job ends with this as its ``error``
         ├── NonFiniteLoss
         ├── OutOfMemory
-        └── ExportMismatch
+        ├── ExportMismatch
+        └── WrongCheckpoint
 
 ``detail`` is a sentence for the person who asked: it names the offending value and what to do.
 """
@@ -125,6 +127,10 @@ class DatasetEmpty(Unprocessable):
     code = "dataset_empty"
 
 
+class DatasetNotCaptioned(Unprocessable):
+    code = "dataset_not_captioned"
+
+
 class BaseUnknown(Unprocessable):
     code = "base_unknown"
 
@@ -157,3 +163,12 @@ class OutOfMemory(JobFailure):
 
 class ExportMismatch(JobFailure):
     code = "export_mismatch"
+
+
+class WrongCheckpoint(JobFailure):
+    code = "wrong_checkpoint"
+
+
+class Interrupted(Exception):
+    """Thrown into a recipe at any of its reports, to end it. Where there is something to go on from
+    one more report comes, with a checkpoint; otherwise this comes back at once."""

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 ATTENTION_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """The linear layers of one attention that a LoRA is put on: the diffusers scripts' choice."""
+_FEED_FORWARD = ("ff.net.0.proj", "ff.net.2")
+TRANSFORMER_TARGETS = (*ATTENTION_TARGETS, *_FEED_FORWARD, "proj_in", "proj_out")
+"""All linear layers of a transformer, as kohya takes them; the last two once for its blocks."""
 
 REAL_WIDTHS = (320, 640, 1280)
 """Channels at the three resolutions of every published model of the family."""
@@ -64,6 +67,13 @@ class Layout:
             for attention in ("attn1", "attn2")
             for target in ATTENTION_TARGETS
         )
+
+    def linear_modules(self) -> tuple[str, ...]:
+        """Paths of all linear layers in the transformers."""
+        inside = [f"{block}.{layer}" for block in self.blocks() for layer in _FEED_FORWARD]
+        transformers = dict.fromkeys(block.partition(".transformer_")[0] for block in self.blocks())
+        around = [f"{one}.{layer}" for one in transformers for layer in ("proj_in", "proj_out")]
+        return (*self.attention_modules(), *inside, *around)
 
 
 def _blocks_of(side: str, levels: tuple[tuple[int, ...], ...]) -> Iterator[str]:

@@ -19,6 +19,9 @@ from pydantic import (
 
 DEFAULT_STEPS = 500
 """Of a fine-tune: what DiffEngine's DreamBooth configuration takes."""
+HELD_OUT_FROM = 20
+HELD_OUT_SHARE = 0.05
+"""Of so many pictures or more. Of fewer, all are learnt."""
 MAX_SEED = 2**32 - 1
 """Seeds are unsigned 32 bit: what every program that reads our metadata can hold."""
 
@@ -29,7 +32,7 @@ Prompt = Annotated[str, StringConstraints(max_length=4000)]
 FilledPrompt = Annotated[str, StringConstraints(min_length=1, max_length=4000, pattern=r"\S")]
 Side = Annotated[int, Field(ge=32, le=2048, multiple_of=8)]
 """A picture's side in pixels."""
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 """``auto``: fp32 on the CPU, bf16 on CUDA. Trainable weights are fp32 whatever is chosen."""
 
 
@@ -56,8 +59,10 @@ class LoraSpec(Spec):
         description="Scale of the update is alpha / rank. Default: rank, so 1.",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="Share of inputs dropped before A.")
-    targets: Literal["attention"] = Field(
-        "attention", description="attention: to_q, to_k, to_v and to_out.0 of every block."
+    targets: Literal["attention", "transformer"] = Field(
+        "attention",
+        description="attention: to_q, to_k, to_v and to_out.0 of every block, as the diffusers "
+        "scripts. transformer: also feed-forward, proj_in and proj_out, as kohya.",
     )
     dora: NotYet = None
 
@@ -75,17 +80,28 @@ class PriorSpec(Spec):
     """Prior preservation: pictures of the class, drawn by the base, are learnt beside."""
 
     weight: float = Field(1.0, gt=0, le=100, description="Of the class pictures' loss.")
-    images: int = Field(100, ge=1, le=1000, description="Class pictures. 100: the scripts' count.")
+    images: int = Field(
+        100,
+        ge=0,
+        le=1000,
+        description="Class pictures; 100 is the scripts' count. 0: draw none, and hold the UNet to "
+        "the base's own answer for the class prompt on the subject's pictures.",
+    )
 
 
 class FineTuneSpec(Spec):
-    """DreamBooth with a LoRA. Ruiz et al., arXiv:2208.12242."""
+    """A LoRA from pictures: of one subject (DreamBooth, Ruiz et al., arXiv:2208.12242), or each
+    with its own caption."""
 
     base: Id = Field(description="A base model's id, see GET /v1/models.")
     dataset: Id = Field(description="A dataset's id.")
-    method: Literal["dreambooth"] = "dreambooth"
-    instance_prompt: FilledPrompt = Field(
-        description="Names the subject with a rare word, as in 'a photo of sks dog'."
+    method: Literal["dreambooth", "captioned"] = Field(
+        "dreambooth", description="captioned: every picture is learnt with its own caption."
+    )
+    instance_prompt: FilledPrompt | None = Field(
+        None,
+        description="Names the subject with a rare word, as in 'a photo of sks dog'; for every "
+        "picture. null: each picture's own caption.",
     )
     class_prompt: FilledPrompt | None = Field(
         None, description="Names the class, as in 'a photo of a dog'. Needed with `prior`."
@@ -94,7 +110,9 @@ class FineTuneSpec(Spec):
         None, description="Keeps the class what it was. null: only the subject is learnt."
     )
     lora: LoraSpec = LoraSpec()
-    init_from: NotYet = None
+    init_from: Id | None = Field(
+        None, description="A LoRA artifact of the same rank to begin with. null: a fresh one."
+    )
     text_encoder: NotYet = None
     resolution: Side | None = Field(None, description="Pixels a side. Default: the base's native.")
     steps: int | None = Field(
@@ -105,20 +123,34 @@ class FineTuneSpec(Spec):
     )
     batch_size: int = Field(1, ge=1, le=64, description="Pictures in one forward pass.")
     accumulation: int = Field(1, ge=1, le=256, description="Forward passes to one optimizer step.")
-    optimizer: Literal["adamw"] = "adamw"
+    optimizer: Literal["adamw", "adafactor"] = Field(
+        "adamw", description="adafactor keeps less state: a row and a column a matrix."
+    )
     learning_rate: float = Field(1e-4, gt=0, le=1, description="1e-4: the scripts' LoRA default.")
     weight_decay: float = Field(1e-2, ge=0, le=1, description="AdamW's decoupled decay.")
     schedule: Literal["constant", "cosine", "linear"] = "constant"
     warmup_steps: int = Field(0, ge=0, le=100_000, description="Steps of linear rise from 0.")
     max_grad_norm: float = Field(1.0, gt=0, description="Global norm that gradients are cut to.")
-    snr_gamma: NotYet = None
-    noise_offset: NotYet = None
-    caption_dropout: NotYet = None
+    snr_gamma: float | None = Field(
+        None, gt=0, le=100, description="Min-SNR weighting's gamma; 5 is the paper's. null: off."
+    )
+    noise_offset: float = Field(
+        0.0, ge=0, le=1, description="Share of noise that is one value a channel; 0.05 is usual."
+    )
+    caption_dropout: float = Field(
+        0.0, ge=0, le=1, description="Share of samples learnt with no words; 0.1 keeps guidance."
+    )
     flip: bool = Field(False, description="Also learn mirrored pictures; off: subjects have sides.")
     crop: Literal["center", "random"] = "center"
     crop_variants: int = Field(4, ge=1, le=64, description="Fixed crops a picture, for random.")
     buckets: NotYet = None
-    ema: NotYet = None
+    ema: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Decay of an average of the weights, which is then what is "
+        "sampled and exported. null: the weights themselves.",
+    )
     gradient_checkpointing: Literal["auto"] | bool = Field(
         "auto", description="Trade a second forward pass for memory. auto: on CUDA only."
     )
@@ -126,8 +158,15 @@ class FineTuneSpec(Spec):
     deterministic: bool = Field(False, description="Bit-equal reruns on one GPU; slower there.")
     seed: Seed | None = Field(None, description="Drawn at submit when absent.")
     sample: SampleSpec | None = None
-    keep_every: NotYet = None
-    checkpoint_every: NotYet = None
+    keep_every: int | None = Field(
+        None,
+        ge=1,
+        description="Steps between two LoRAs kept on the way, with samples if there "
+        "are any. null: only the last is kept.",
+    )
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="Steps between two checkpoints. null: by what one costs, in time."
+    )
     trigger: str | None = Field(
         None, max_length=200, description="The word to use in prompts; written into the file."
     )
@@ -136,6 +175,10 @@ class FineTuneSpec(Spec):
     def _agrees_with_itself(self) -> Self:
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give either `steps` or `epochs`, not both")
+        if self.method == "captioned" and self.instance_prompt is not None:
+            raise ValueError(
+                "`instance_prompt` is for `dreambooth`: `captioned` takes each picture's caption"
+            )
         if self.prior is not None and self.class_prompt is None:
             raise ValueError("`prior` needs `class_prompt`, as in 'a photo of a dog'")
         if self.steps is not None and self.warmup_steps >= self.steps > 1:
@@ -148,7 +191,13 @@ class FineTuneSpec(Spec):
         """Optimizer steps of a run; the last step of an epoch may reach into the next."""
         if self.epochs is None:
             return self.steps or DEFAULT_STEPS
-        return ceil(self.epochs * num_pictures / (self.batch_size * self.accumulation))
+        learnt = num_pictures - count_held_out(num_pictures)
+        return ceil(self.epochs * learnt / (self.batch_size * self.accumulation))
+
+
+def count_held_out(num_pictures: int) -> int:
+    """How many pictures a fine-tune keeps out of its lesson, to be measured by."""
+    return round(num_pictures * HELD_OUT_SHARE) if num_pictures >= HELD_OUT_FROM else 0
 
 
 class LoraUse(Spec):

@@ -20,7 +20,19 @@ from core.jobs.attempt import LeaseLost
 from core.jobs.claim import claim, is_claimable
 from core.log import bind
 from worker import inputs
-from worker.frames import Begun, Done, Failed, Gone, Picture, Report, Run, Stopped, Word
+from worker.frames import (
+    Begun,
+    Checkpoint,
+    Done,
+    Failed,
+    Gone,
+    Picture,
+    Report,
+    Run,
+    Snapshot,
+    Stopped,
+    Word,
+)
 from worker.link import Link
 from worker.record import Record
 
@@ -66,12 +78,12 @@ class Drain:
         """Passes a client's wish on, if it concerns the job that runs here."""
         if self._current in job_ids:
             self._cancelled = self._current
-            self.link.stop()
+            self.link.stop(save=False)
 
     def stop(self) -> None:
         """No further claim; the job that runs goes back to the queue at its next step."""
         self._stopping.set()
-        self.link.stop()
+        self.link.stop(save=True)
 
     def has_work(self) -> bool:
         """Whether there is something for this worker to claim; a look that writes nothing."""
@@ -102,6 +114,8 @@ class Drain:
                 self._run(job, record, Path(folder))
         except LeaseLost:
             log.warning("another attempt has the job: this one wrote no more")
+        except Unavailable:  # and this worker is ending
+            self._end(record, partial(record.give_back, "worker_stopped"))
         except ServiceError as error:
             self._end(record, partial(record.fail, error.code, error.detail))
         except Exception:
@@ -113,13 +127,9 @@ class Drain:
             self._current = self._cancelled = None
 
     def _run(self, job: Job, record: Record, folder: Path) -> None:
-        try:
-            self._patiently(record.begin)
-            run = self._patiently(partial(self._prepare, job, folder))
-        except Unavailable:  # and this worker is ending
-            self._end(record, partial(record.give_back, "worker_stopped"))
-        else:
-            self._listen(self.link.run(run), record)
+        self._patiently(record.begin)
+        run = self._patiently(partial(self._prepare, job, folder))
+        self._listen(self.link.run(run), record)
 
     def _prepare(self, job: Job, folder: Path) -> Run:
         shutil.rmtree(folder)  # of a try before this one
@@ -139,7 +149,7 @@ class Drain:
                 self._note(word, record, begun)
             except LeaseLost:
                 lost = True
-                self.link.stop()
+                self.link.stop(save=False)
         if lost:
             raise LeaseLost
 
@@ -155,6 +165,11 @@ class Drain:
             case Picture():
                 file = self._patiently(partial(record.put, Path(word.path)))
                 self._patiently(partial(record.picture, word, file))
+            case Snapshot():
+                file = self._patiently(partial(record.put, Path(word.path)))
+                self._patiently(partial(record.snapshot, word.step, file))
+            case Checkpoint():
+                self._keep(word, record)
             case Done():
                 files = {
                     role: self._patiently(partial(record.put, Path(path)))
@@ -170,10 +185,22 @@ class Drain:
                 lose = partial(record.give_back, "runner_lost") if innocent else record.lose_runner
                 self._end(record, lose)
 
+    def _keep(self, word: Checkpoint, record: Record) -> None:
+        """Brings a checkpoint to the store, from where any host can go on."""
+        folder = Path(word.path)
+        ours = folder.with_name(f".{folder.name}.leaving")
+        try:
+            folder.rename(ours)
+        except FileNotFoundError:
+            return  # the runner has made two newer ones meanwhile
+        files = [self._patiently(partial(record.put, path)) for path in sorted(ours.iterdir())]
+        self._patiently(partial(record.checkpoint, word.step, files))
+        shutil.rmtree(ours)
+
     def _stop_what_was_asked_to(self, job_id: str) -> None:
         """A cancel or a signal that came before the runner had the job found nothing to stop."""
         if self._stopping.is_set() or self._cancelled == job_id:
-            self.link.stop()
+            self.link.stop(save=self._cancelled != job_id)
 
     def _record_stop(self, record: Record) -> None:
         if self._cancelled == record.job.id:

@@ -24,6 +24,11 @@ class BaseFolder(Frame):
     """The package's own."""
 
 
+class PictureFile(Frame):
+    path: str
+    caption: str | None
+
+
 class LoraFile(Frame):
     path: str
     weight: float
@@ -40,8 +45,14 @@ class Run(Frame):
     kind: str
     spec: dict[str, object]
     base: BaseFolder
-    pictures: list[str] = []
+    pictures: list[PictureFile] = []
     loras: list[LoraFile] = []
+    init_from: str | None = None
+    """A LoRA to begin with."""
+    checkpoints: list[str] = []
+    """Folders of this job to go on from, the newest first."""
+    cache: str
+    """A folder that the owner's jobs share."""
     out: str
     """A folder of this attempt's own, for whatever it writes."""
 
@@ -54,10 +65,11 @@ class GoOn(Frame):
 
 
 class Stop(Frame):
-    """End this run at its next step."""
+    """End this run at its next step; ``save`` where it stands, if it is to go on later."""
 
     type: Literal["stop"] = "stop"
     run: int
+    save: bool
 
 
 # from the runner to its worker
@@ -96,6 +108,22 @@ class Picture(Frame):
     step: int | None = None
 
 
+class Snapshot(Frame):
+    """A LoRA of a training as it was after ``step``."""
+
+    type: Literal["snapshot"] = "snapshot"
+    step: int
+    path: str
+
+
+class Checkpoint(Frame):
+    """A folder from which the run can go on after ``step``."""
+
+    type: Literal["checkpoint"] = "checkpoint"
+    step: int
+    path: str
+
+
 class Done(Frame):
     """Ended well. ``outputs`` are files by role."""
 
@@ -123,7 +151,7 @@ class Gone(Frame):
     killed_by_us: bool
 
 
-Word = Begun | Report | Picture | Done | Failed | Stopped | Gone
+Word = Begun | Report | Picture | Snapshot | Checkpoint | Done | Failed | Stopped | Gone
 LAST_WORDS = (Done, Failed, Stopped, Gone)
 
 

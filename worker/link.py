@@ -83,10 +83,11 @@ class Link:
             if isinstance(word, LAST_WORDS):
                 return
 
-    def stop(self) -> None:
-        """Asks the runner to end what it was given last at the next step. Repeating is harmless."""
+    def stop(self, *, save: bool) -> None:
+        """Asks the runner to end what it was given last at the next step, and to ``save`` it first
+        if it is to go on later. Repeating is harmless."""
         with self._line:
-            self._send(Stop(run=self._run))
+            self._send(Stop(run=self._run, save=save))
 
     def kill(self) -> None:
         """Ends the runner now. Its job, if any, hears ``Gone``; a fresh runner is started."""

@@ -8,14 +8,17 @@ import torch
 from core import bases
 from core.diffusion import components
 from core.diffusion.components import Components
+from core.errors import Interrupted
 from core.inference import engine
 from core.nano import student
 from core.specs import FineTuneSpec, GenerateSpec, Precision
-from core.training import dreambooth
+from core.training import fine_tune
+from core.training.cache import Cache
+from core.training.data import Source
 from core.training.precision import base_dtype
 from core.training.report import StepReport
 from worker.device import Device
-from worker.frames import BaseFolder, Done, Picture, Report, Run, Word
+from worker.frames import BaseFolder, Checkpoint, Done, Picture, Report, Run, Snapshot, Word
 
 
 class Bench:
@@ -37,11 +40,24 @@ class Bench:
     def _fine_tune(self, run: Run, spec: FineTuneSpec) -> Generator[Word]:
         yield Report(step=0, steps=1, message="loading the base model")
         base = self._load(run.base, spec.precision)
-        pictures = [Path(path) for path in run.pictures]
-        report: StepReport | None = None
-        for report in dreambooth.train(spec, base, pictures, Path(run.out)):
-            yield from _training_words(report)
-        assert report is not None, "training reports at least its end"
+        sources = [Source(Path(picture.path), picture.caption) for picture in run.pictures]
+        out = Path(run.out)
+        cache = Cache(Path(run.cache), links=out / "links")
+        training = fine_tune.train(
+            spec,
+            base,
+            sources,
+            out,
+            cache=cache,
+            init_from=Path(run.init_from) if run.init_from else None,
+            checkpoints=[Path(path) for path in run.checkpoints],
+        )
+        for report in training:
+            try:
+                yield from _training_words(report)
+            except Interrupted as interrupted:
+                yield from _training_words(training.throw(interrupted))
+                raise
         yield Done(outputs={role: str(path) for role, path in report.outputs.items()})
 
     def _generate(self, run: Run, spec: GenerateSpec) -> Generator[Word]:
@@ -80,6 +96,12 @@ class Bench:
 
 
 def _training_words(report: StepReport) -> Generator[Word]:
+    if report.checkpoint:
+        yield Checkpoint(step=report.step, path=str(report.checkpoint))
+        return
+    if report.snapshot:
+        yield Snapshot(step=report.step, path=str(report.snapshot))
+        return
     yield Report(
         step=report.step,
         steps=report.steps,

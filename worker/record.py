@@ -6,7 +6,9 @@ name them appear in fenced transactions. So an attempt that lost its lease leave
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ PROGRESS_SECONDS = 1.0
 """Between two progress rows of a job."""
 
 _FORMATS = {".safetensors": "peft", ".json": "json", ".png": "png"}
+_KOHYA = "lora_kohya"
 
 
 class Record:
@@ -48,20 +51,42 @@ class Record:
         self._told_at = float("-inf")
         self._unsaid: dict[str, Any] = {}
         self._pictures: list[str] = []
+        self._snapshots: list[str] = []
+        self._checkpoints: list[dict[str, Any]] = list(job.checkpoints)
 
     @property
     def device_seconds(self) -> float:
         return round(time.monotonic() - self._begun_at, 3)
 
     def begin(self) -> None:
-        """Takes away what earlier attempts left: this one makes all of it again."""
+        """Takes away what earlier attempts left, but for what came before the checkpoint that this
+        one goes on from: it makes the rest again."""
         if self.job.attempt == 1:
             return
+        step = self._checkpoints[0]["step"] if self._checkpoints else 0
+        message = f"going on from step {step}" if step else "beginning again"
         with self.database.write() as session:
-            artifacts.discard_made_by(session, self.job.id)
-            self.attempt.tell(session, "log", {"message": "beginning again"})
+            kept = artifacts.discard_made_by(session, self.job.id, from_step=step)
+            self.attempt.tell(session, "log", {"message": message})
+        self._pictures = [artifact.id for artifact in kept if artifact.role == "sample"]
+        self._snapshots = [artifact.id for artifact in kept if artifact.role == "snapshot"]
+        files = [artifact.files for artifact in kept]
+        files += [checkpoint["files"] for checkpoint in self._checkpoints]
+        keep = frozenset(file["store_key"] for file in chain.from_iterable(files))
         for number in range(1, self.job.attempt):
-            self.store.delete_prefix(self._folder(number))
+            self.store.delete_prefix(self._folder(number), keep=keep)
+
+    def checkpoint(self, step: int, files: Sequence[StoredFile]) -> None:
+        """Names a checkpoint as the newest; of those before it one stays."""
+        newest = {"step": step, "files": [asdict(file) for file in files]}
+        kept, dropped = [newest, *self._checkpoints[:1]], self._checkpoints[1:]
+        with self.database.write() as session:
+            self.attempt.tell(session, "log", {"message": f"saved step {step}"}, checkpoints=kept)
+        self._checkpoints = kept
+        for checkpoint in dropped:
+            for file in checkpoint["files"]:
+                if file["store_key"].startswith(f"jobs/{self.job.id}/"):  # or it is its parent's
+                    self.store.delete(file["store_key"])
 
     def progress(self, report: Report) -> None:
         """Keeps the newest of each figure, and writes a row of them at most once a second."""
@@ -87,13 +112,22 @@ class Record:
             self.attempt.tell(session, event, {"artifact": artifact_id, **facts})
         self._pictures.append(artifact_id)
 
+    def snapshot(self, step: int, file: StoredFile) -> None:
+        """A LoRA on the way."""
+        facts = self._facts_of("lora") | {"step": step}
+        with self.database.write() as session:
+            artifact_id = self._add(session, "lora", "snapshot", file, facts)
+            self.attempt.tell(session, "artifact", {"artifact": artifact_id, "role": "snapshot"})
+        self._snapshots.append(artifact_id)
+
     def succeed(self, files: Mapping[str, StoredFile]) -> None:
         """``files`` are the outputs by role."""
         with self.database.write() as session:
             self._tell_progress(session)
             made = {}
             for role, file in files.items():
-                made[role] = self._add(session, role, role, file, self._facts_of(role))
+                kind = "lora" if role == _KOHYA else role
+                made[role] = self._add(session, kind, role, file, self._facts_of(kind))
                 self.attempt.tell(session, "artifact", {"artifact": made[role], "role": role})
             self.attempt.succeed(session, self._result(made), self.device_seconds)
 
@@ -135,7 +169,7 @@ class Record:
     def _result(self, made: dict[str, str]) -> dict[str, Any]:
         if self.job.kind == "generate":
             return {"images": self._pictures}
-        return {**made, "samples": self._pictures, "snapshots": []}
+        return {**made, "samples": self._pictures, "snapshots": self._snapshots}
 
     def _tell_progress(self, session: Session) -> None:
         """What is not written yet, so that the last row of a job is its last step."""
@@ -170,7 +204,7 @@ class Record:
             kind=kind,
             role=role,
             name=file.path,
-            format=_FORMATS[Path(file.path).suffix],
+            format="kohya" if role == _KOHYA else _FORMATS[Path(file.path).suffix],
             files=[file],
             base=base.id,
             layout=base.layout.id,
@@ -178,8 +212,8 @@ class Record:
         )
         return artifact.id
 
-    def _facts_of(self, role: str) -> dict[str, Any]:
-        if role != "lora":
+    def _facts_of(self, kind: str) -> dict[str, Any]:
+        if kind != "lora":
             return {}
         spec = self.job.spec
         return {

@@ -16,7 +16,7 @@ from collections.abc import Generator
 from core import log as logs
 from core.clock import boot_seconds
 from core.config import Settings
-from core.errors import ServiceError
+from core.errors import Interrupted, ServiceError
 from core.tether import die_with_parent
 from worker.device import parse_pinned
 from worker.frames import (
@@ -49,6 +49,7 @@ class Orders:
         self.connection = connection
         self.runs: queue.Queue[Run] = queue.Queue()
         self._stopped_run = 0
+        self._saves = False
         self._go_on_until = float("inf")
 
     def start(self) -> None:
@@ -60,6 +61,10 @@ class Orders:
     def must_stop(self, run: Run) -> bool:
         return self._stopped_run == run.run or boot_seconds() > self._go_on_until
 
+    def must_save(self, run: Run) -> bool:
+        """Before it stops. What nobody told to go on has lost its lease: nothing would be kept."""
+        return self._saves and boot_seconds() <= self._go_on_until
+
     def _listen(self) -> None:
         while (body := receive(self.connection)) is not None:
             match TO_RUNNER.validate_json(body):
@@ -67,7 +72,8 @@ class Orders:
                     self.runs.put(run)
                 case GoOn(seconds=seconds):
                     self._go_on_until = boot_seconds() + seconds
-                case Stop(run=number):
+                case Stop(run=number, save=save):
+                    self._saves = save
                     self._stopped_run = number
         os._exit(0)  # nobody is left to work for; the main thread may be deep inside a kernel
 
@@ -102,7 +108,11 @@ def carry_out(words: Generator[Word], run: Run, orders: Orders) -> Word:
                     return word
                 orders.tell(run, word)
                 if orders.must_stop(run):
+                    if orders.must_save(run):
+                        orders.tell(run, words.throw(Interrupted()))
                     return Stopped()
+    except Interrupted:
+        return Stopped()  # there was nothing to save
     except ServiceError as error:
         return Failed(code=error.code, detail=error.detail)
     except MemoryError:

@@ -1,4 +1,4 @@
-"""`fine-tune`, `generate`, `jobs`, `watch`, `cancel`: work for the devices."""
+"""`fine-tune`, `train`, `generate`, `extend`, `jobs`, `watch`, `cancel`: work for the devices."""
 
 from itertools import islice
 from pathlib import Path
@@ -8,10 +8,11 @@ import typer
 
 from api.answers import Job
 from api.client import Client, ClientError
+from api.commands import recipes
 from api.commands.connection import Home, Url, connect
 from api.commands.download import download_all
 from api.commands.follow import follow
-from api.commands.mirror import given, mirror
+from api.commands.mirror import given, takes
 from api.commands.terminal import facts, line, say, table
 from core.specs import FineTuneSpec, GenerateSpec, LoraSpec, PriorSpec, SampleSpec
 
@@ -26,50 +27,17 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id.")]
 app = typer.Typer(invoke_without_command=True)
 
 
+@takes(
+    FineTuneSpec,
+    inside={
+        "lora": ("", LoraSpec),
+        "prior": ("prior_", PriorSpec),
+        "sample": ("sample_", SampleSpec),
+    },
+    called={"sample_prompts": "sample_prompt"},
+)
 def fine_tune(
-    dataset: Annotated[str, mirror(FineTuneSpec, "dataset")],
-    instance_prompt: Annotated[str, mirror(FineTuneSpec, "instance_prompt")],
-    base: Annotated[str, mirror(FineTuneSpec, "base")],
-    class_prompt: Annotated[str | None, mirror(FineTuneSpec, "class_prompt")] = None,
-    prior_images: Annotated[int | None, mirror(PriorSpec, "images")] = None,
-    prior_weight: Annotated[float | None, mirror(PriorSpec, "weight")] = None,
-    rank: Annotated[int | None, mirror(LoraSpec, "rank")] = None,
-    alpha: Annotated[float | None, mirror(LoraSpec, "alpha")] = None,
-    dropout: Annotated[float | None, mirror(LoraSpec, "dropout")] = None,
-    resolution: Annotated[int | None, mirror(FineTuneSpec, "resolution")] = None,
-    steps: Annotated[int | None, mirror(FineTuneSpec, "steps")] = None,
-    epochs: Annotated[int | None, mirror(FineTuneSpec, "epochs")] = None,
-    batch_size: Annotated[int | None, mirror(FineTuneSpec, "batch_size")] = None,
-    accumulation: Annotated[int | None, mirror(FineTuneSpec, "accumulation")] = None,
-    learning_rate: Annotated[float | None, mirror(FineTuneSpec, "learning_rate")] = None,
-    weight_decay: Annotated[float | None, mirror(FineTuneSpec, "weight_decay")] = None,
-    schedule: Annotated[str | None, mirror(FineTuneSpec, "schedule")] = None,
-    warmup_steps: Annotated[int | None, mirror(FineTuneSpec, "warmup_steps")] = None,
-    max_grad_norm: Annotated[float | None, mirror(FineTuneSpec, "max_grad_norm")] = None,
-    flip: Annotated[bool | None, mirror(FineTuneSpec, "flip", "--flip/--no-flip")] = None,
-    crop: Annotated[str | None, mirror(FineTuneSpec, "crop")] = None,
-    crop_variants: Annotated[int | None, mirror(FineTuneSpec, "crop_variants")] = None,
-    gradient_checkpointing: Annotated[
-        bool | None,
-        mirror(
-            FineTuneSpec,
-            "gradient_checkpointing",
-            "--gradient-checkpointing/--no-gradient-checkpointing",
-        ),
-    ] = None,
-    precision: Annotated[str | None, mirror(FineTuneSpec, "precision")] = None,
-    deterministic: Annotated[
-        bool | None, mirror(FineTuneSpec, "deterministic", "--deterministic/--no-deterministic")
-    ] = None,
-    seed: Annotated[int | None, mirror(FineTuneSpec, "seed")] = None,
-    trigger: Annotated[str | None, mirror(FineTuneSpec, "trigger")] = None,
-    sample_prompt: Annotated[
-        list[str] | None,
-        typer.Option(help="Draw this while training runs; repeatable.", show_default=False),
-    ] = None,
-    sample_every: Annotated[int | None, mirror(SampleSpec, "every")] = None,
-    sample_steps: Annotated[int | None, mirror(SampleSpec, "steps")] = None,
-    sample_guidance: Annotated[float | None, mirror(SampleSpec, "guidance")] = None,
+    spec: dict[str, Any],
     name: Name = None,
     priority: Priority = None,
     label: Labels = None,
@@ -78,45 +46,15 @@ def fine_tune(
     home: Home = None,
 ) -> None:
     """Train a LoRA on a dataset; the job's id is printed."""
-    lora = given(rank=rank, alpha=alpha, dropout=dropout)
-    sample = given(
-        prompts=sample_prompt, every=sample_every, steps=sample_steps, guidance=sample_guidance
-    )
-    spec = given(
-        base=base,
-        dataset=dataset,
-        instance_prompt=instance_prompt,
-        class_prompt=class_prompt,
-        prior=given(images=prior_images, weight=prior_weight) or None,
-        lora=lora or None,
-        resolution=resolution,
-        steps=steps,
-        epochs=epochs,
-        batch_size=batch_size,
-        accumulation=accumulation,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        schedule=schedule,
-        warmup_steps=warmup_steps,
-        max_grad_norm=max_grad_norm,
-        flip=flip,
-        crop=crop,
-        crop_variants=crop_variants,
-        gradient_checkpointing=gradient_checkpointing,
-        precision=precision,
-        deterministic=deterministic,
-        seed=seed,
-        trigger=trigger,
-        sample=sample or None,
-    )
     with connect(url, home) as client:
         job = client.fine_tune(spec, **_about(name, priority, label))
         _announce(client, job, watch)
 
 
+@takes(GenerateSpec, without={"prompt", "loras", "format"})
 def generate(
+    spec: dict[str, Any],
     prompt: Annotated[list[str], typer.Argument(help="What to draw; several make several.")],
-    base: Annotated[str, mirror(GenerateSpec, "base")],
     lora: Annotated[
         list[str] | None,
         typer.Option(
@@ -125,15 +63,6 @@ def generate(
             show_default=False,
         ),
     ] = None,
-    negative_prompt: Annotated[str | None, mirror(GenerateSpec, "negative_prompt")] = None,
-    images: Annotated[int | None, mirror(GenerateSpec, "images")] = None,
-    steps: Annotated[int | None, mirror(GenerateSpec, "steps")] = None,
-    guidance: Annotated[float | None, mirror(GenerateSpec, "guidance")] = None,
-    scheduler: Annotated[str | None, mirror(GenerateSpec, "scheduler")] = None,
-    width: Annotated[int | None, mirror(GenerateSpec, "width")] = None,
-    height: Annotated[int | None, mirror(GenerateSpec, "height")] = None,
-    seed: Annotated[int | None, mirror(GenerateSpec, "seed")] = None,
-    precision: Annotated[str | None, mirror(GenerateSpec, "precision")] = None,
     name: Name = None,
     priority: Priority = None,
     label: Labels = None,
@@ -145,23 +74,58 @@ def generate(
     home: Home = None,
 ) -> None:
     """Draw pictures; the job's id is printed."""
-    spec = given(
-        base=base,
-        prompt=prompt[0] if len(prompt) == 1 else prompt,
-        negative_prompt=negative_prompt,
-        images=images,
-        steps=steps,
-        guidance=guidance,
-        scheduler=scheduler,
-        width=width,
-        height=height,
-        seed=seed,
-        precision=precision,
-    )
+    spec["prompt"] = prompt[0] if len(prompt) == 1 else prompt
     with connect(url, home) as client:
         spec |= given(loras=[_lora_use(client, text) for text in lora or []] or None)
         job = client.generate(spec, **_about(name, priority, label))
         _announce(client, job, watch or to is not None, to)
+
+
+def train(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe of ours by name, or a file like those that `jobs spec` writes."
+        ),
+    ],
+    dataset: Annotated[str | None, typer.Option(help="In place of the recipe's.")] = None,
+    base: Annotated[str | None, typer.Option(help="In place of the recipe's.")] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="FIELD=JSON",
+            help="Another value, as in lora.rank=16; repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    name: Name = None,
+    priority: Priority = None,
+    label: Labels = None,
+    watch: Watch = False,
+    url: Url = None,
+    home: Home = None,
+) -> None:
+    """Train as a recipe says; the job's id is printed."""
+    kind, spec = recipes.read(recipe)
+    spec |= given(dataset=dataset, base=base)
+    for text in change or []:
+        recipes.change(spec, text)
+    with connect(url, home) as client:
+        job = client.submit(kind, spec, **_about(name, priority, label))
+        _announce(client, job, watch)
+
+
+def extend(
+    job_id: JobId,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps after those it has taken.")],
+    watch: Watch = False,
+    url: Url = None,
+    home: Home = None,
+) -> None:
+    """Go on with a finished fine-tune in a new job, whose id is printed."""
+    with connect(url, home) as client:
+        _announce(client, client.extend(job_id, steps), watch)
 
 
 def _lora_use(client: Client, text: str) -> dict[str, Any]:
@@ -252,6 +216,22 @@ def show(job_id: JobId, url: Url = None, home: Home = None) -> None:
     )
     if artifacts:
         table(("artifact", "role", "name"), [(a["id"], a["role"], a["name"]) for a in artifacts])
+
+
+@app.command()
+def spec(
+    job_id: JobId,
+    to: Annotated[Path | None, typer.Option(help="A file, in place of the terminal.")] = None,
+    url: Url = None,
+    home: Home = None,
+) -> None:
+    """What a job was asked to do, as a recipe that `train` takes."""
+    with connect(url, home) as client:
+        text = recipes.write(client.job(job_id))
+    if to is None:
+        line(text)
+    else:
+        to.write_text(text + "\n", encoding="utf-8")
 
 
 def watch(job_id: JobId, url: Url = None, home: Home = None) -> None:

@@ -16,7 +16,7 @@ from api.deps import (
     WriterDep,
 )
 from api.errors import invalid
-from api.schemas import ArtifactRead, EventRead, EventsRead, JobCreate, JobRead, Page
+from api.schemas import ArtifactRead, EventRead, EventsRead, Extension, JobCreate, JobRead, Page
 from core.artifacts import service as artifacts
 from core.errors import InsufficientScope, NotAcceptable, Problem, Unprocessable
 from core.jobs import service as jobs
@@ -107,6 +107,26 @@ def cancel_job(job_id: str, caller: WriterDep, database: DatabaseDep) -> JobRead
     with database.write() as session:
         job = jobs.cancel(session, caller.owner, job_id)
         return JobRead.of(job, jobs.queue_positions(session, [job]).get(job.id))
+
+
+@router.post("/{job_id}/extend", status_code=201)
+def extend_job(
+    job_id: str,
+    body: Extension,
+    caller: WriterDep,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    bell: BellDep,
+    response: Response,
+) -> JobRead:
+    """A new job that goes on where a finished fine-tune ended. Under a constant schedule it ends as
+    one run of all the steps would have."""
+    with database.write() as session:
+        job = jobs.extend(session, settings, caller.owner, job_id, steps=body.steps)
+        read = JobRead.of(job, jobs.queue_positions(session, [job]).get(job.id))
+    bell.ring()
+    response.headers["Location"] = f"{router.prefix}/{job.id}"
+    return read
 
 
 @router.get("/{job_id}/events")

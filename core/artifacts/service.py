@@ -118,6 +118,21 @@ def list_made_by(
     return oldest_first(session, query, Artifact.id, cursor=cursor, limit=limit)
 
 
-def discard_made_by(session: Session, job_id: str) -> None:
-    """Takes away the rows of what a job made. Delete the files once this is committed."""
-    session.execute(delete(Artifact).where(Artifact.job_id == job_id))
+def discard_made_by(session: Session, job_id: str, *, from_step: int) -> list[Artifact]:
+    """Takes away the rows of what a job made, except samples and snapshots of the steps before
+    ``from_step``.
+
+    Returns:
+        Those that stay, in order of making. Delete the others' files once this is committed.
+    """
+    made = session.scalars(
+        select(Artifact).where(Artifact.job_id == job_id).order_by(Artifact.id)
+    ).all()
+    kept = [
+        artifact
+        for artifact in made
+        if artifact.role in ("sample", "snapshot") and artifact.facts["step"] < from_step
+    ]
+    ids = [artifact.id for artifact in kept]
+    session.execute(delete(Artifact).where(Artifact.job_id == job_id, Artifact.id.not_in(ids)))
+    return kept

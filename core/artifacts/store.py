@@ -4,7 +4,7 @@ Keys are made of our own ids alone, never of a name that a client sent.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -76,12 +76,13 @@ class Store:
         with _away_is_unavailable(), suppress(FileNotFoundError):
             obstore.delete(self._objects, key)
 
-    def delete_prefix(self, prefix: str) -> None:
-        """Everything whose key starts with the folder ``prefix``."""
+    def delete_prefix(self, prefix: str, *, keep: Collection[str] = ()) -> None:
+        """Everything whose key starts with the folder ``prefix``, except what is to be kept."""
         with _away_is_unavailable():
             keys = [each["path"] for page in obstore.list(self._objects, prefix) for each in page]
         for key in keys:
-            self.delete(key)
+            if key not in keep:
+                self.delete(key)
 
     def check(self) -> None:
         """Raises Unavailable unless the store answers and a local folder can be written."""

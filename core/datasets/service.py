@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from core.datasets.report import Summary, summaries
 from core.db.models import Dataset, Image
 from core.db.pages import newest_first, oldest_first
-from core.errors import DatasetEmpty, DatasetFrozen, NotFound
+from core.errors import DatasetEmpty, DatasetFrozen, DatasetNotCaptioned, NotFound
 from core.ids import new_id
 
 Kind = Literal["instance", "captioned"]
@@ -102,6 +102,18 @@ def require_ready(session: Session, dataset: Dataset) -> int:
             f"POST /v1/datasets/{dataset.id}/images first."
         )
     return images
+
+
+def require_captions(session: Session, dataset: Dataset) -> None:
+    """Raises DatasetNotCaptioned when a picture has none."""
+    bare = session.scalar(
+        select(func.count()).where(Image.dataset_id == dataset.id, Image.caption.is_(None))
+    )
+    if bare:
+        raise DatasetNotCaptioned(
+            f"{bare} pictures of dataset {dataset.id} have no caption. Send captions as .txt files "
+            "or a metadata.jsonl, or name what all pictures show with `instance_prompt`."
+        )
 
 
 def freeze(session: Session, dataset: Dataset) -> str:

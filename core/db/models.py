@@ -127,6 +127,10 @@ class Job(Base):
     beat: Mapped[int] = mapped_column(default=0)
     """Raised by the worker that lives. Only whether it moves is looked at, never a clock."""
     cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
+    parent: Mapped[str | None] = mapped_column(String(40))
+    """The job that this one goes on from."""
+    checkpoints: Mapped[list[Any]] = mapped_column(default=list)
+    """``[{step, files: [{path, bytes, sha256, store_key}]}]``, the newest first."""
     losses: Mapped[int] = mapped_column(default=0)
     """Times a runner died while it worked on this job and its worker lived on."""
     not_before: Mapped[datetime | None]

@@ -26,6 +26,7 @@ class Components:
     the base's betas and prediction type; whoever draws makes one of their own from its config.
     """
 
+    folder: Path
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     text_encoder: CLIPTextModel
@@ -75,6 +76,7 @@ def load(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Component
     unet = _module(UNet2DConditionModel, folder / "unet", device, dtype)
     latent_factor = 2 ** (len(vae.config.block_out_channels) - 1)
     return Components(
+        folder=folder,
         unet=unet,
         vae=vae,
         text_encoder=_module(CLIPTextModel, folder / "text_encoder", device, dtype),

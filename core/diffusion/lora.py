@@ -5,27 +5,27 @@ a module, so the UNet itself is never changed: taking the hooks off is all it ta
 Shapes: A is (rank, in), B (out, rank).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.diffusion import lora_file
+from core.diffusion.adapter import Adapter
 from core.diffusion.components import Components
 from core.diffusion.hooks import Hook, hooked
 from core.diffusion.lora_file import Pair
-from core.errors import ExportMismatch
-from core.layouts import ATTENTION_TARGETS
+from core.errors import ExportMismatch, LayoutMismatch
+from core.layouts import ATTENTION_TARGETS, TRANSFORMER_TARGETS
 from core.specs import LoraSpec
 
 EFFECT_TOLERANCE = 0.05
 """Share of the LoRA's effect by which the file, read back, may miss the trained output: far below
 what a lost alpha or a lost block does, far above rounding."""
-ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+ROUNDING = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 """Share of the output that two orders of the same sums may differ by, after the whole UNet."""
 
 
@@ -37,7 +37,9 @@ class Lora(nn.Module):
         B zero, so that training starts at the base."""
         super().__init__()
         self.rank, self.alpha, self.dropout = spec.rank, spec.alpha, spec.dropout
-        self.targets = _targets(unet)
+        self.suffixes = SUFFIXES[spec.targets]
+        self.targets = _targets(unet, self.suffixes)
+        self._silent = False
         generator = torch.Generator().manual_seed(seed)
         self.a = nn.ParameterList()
         self.b = nn.ParameterList()
@@ -47,6 +49,31 @@ class Lora(nn.Module):
             b_OR = torch.zeros(layer.out_features, self.rank)
             self.a.append(nn.Parameter(a_RI.to(layer.weight.device)))
             self.b.append(nn.Parameter(b_OR.to(layer.weight.device)))
+
+    @torch.no_grad()
+    def begin_with(self, adapter: Adapter) -> None:
+        """Takes another LoRA's matrices over, so that it does what that one does.
+
+        Raises:
+            LayoutMismatch: it has other modules, or a module in another size; names it.
+        """
+        if odd := sorted(adapter.keys() ^ set(self.targets)):
+            raise LayoutMismatch(f"only one of the two LoRAs has `{odd[0]}`: their targets differ")
+        for name, a_RI, b_OR in zip(self.targets, self.a, self.b, strict=True):
+            theirs = adapter[name]
+            if theirs.a_RI.shape != a_RI.shape or theirs.b_OR.shape != b_OR.shape:
+                raise LayoutMismatch(
+                    f"`{name}` is of another size or rank in the LoRA to begin with"
+                )
+            a_RI.copy_(theirs.a_RI)
+            b_OR.copy_(theirs.b_OR * (self.rank / self.alpha))
+
+    @property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """Every matrix by module and letter."""
+        matrices_a = {f"{name}.a": a_RI for name, a_RI in zip(self.targets, self.a, strict=True)}
+        matrices_b = {f"{name}.b": b_OR for name, b_OR in zip(self.targets, self.b, strict=True)}
+        return matrices_a | matrices_b
 
     @contextmanager
     def attached(self, unet: UNet2DConditionModel) -> Iterator[None]:
@@ -58,64 +85,96 @@ class Lora(nn.Module):
         with hooked(hooks):
             yield
 
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Inside, nothing is dropped."""
+        self.eval()
+        try:
+            yield
+        finally:
+            self.train()
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Inside, the UNet answers as the base alone, attached or not."""
+        self._silent = True
+        try:
+            yield
+        finally:
+            self._silent = False
+
     def _hook(self, a_RI: Tensor, b_OR: Tensor) -> Hook:
         scale = self.alpha / self.rank
 
         def add_update(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if self._silent:
+                return output
             x = F.dropout(inputs[0], self.dropout, self.training)
             # Cast here, not where they live: gradients come back to the float32 matrices.
             return output + F.linear(F.linear(x, a_RI.to(x.dtype)), b_OR.to(x.dtype)) * scale
 
         return add_update
 
-    def save(self, path: Path, *, trigger: str | None = None) -> None:
-        """Writes the file that ``load_lora_weights`` of diffusers reads; float32, as trained."""
-        pairs = {
+    def pairs(self) -> dict[str, Pair]:
+        """The matrices by module, for a file."""
+        return {
             name: Pair(a_RI, b_OR)
             for name, a_RI, b_OR in zip(self.targets, self.a, self.b, strict=True)
         }
-        lora_file.write(path, pairs, rank=self.rank, alpha=self.alpha, trigger=trigger)
 
 
-def _targets(unet: UNet2DConditionModel) -> tuple[str, ...]:
+SUFFIXES = {"attention": ATTENTION_TARGETS, "transformer": TRANSFORMER_TARGETS}
+"""Ends of the names of what ``LoraSpec.targets`` means."""
+
+
+def _targets(unet: UNet2DConditionModel, suffixes: tuple[str, ...]) -> tuple[str, ...]:
+    ends = tuple(f".{suffix}" for suffix in suffixes)
     return tuple(
-        name
-        for name, _ in unet.named_modules()
-        if ".transformer_blocks." in name and name.endswith(ATTENTION_TARGETS)
+        name for name, _ in unet.named_modules() if ".attentions." in name and name.endswith(ends)
     )
 
 
 @torch.no_grad()
-def check_export(lora: Lora, path: Path, components: Components) -> None:
-    """Reads the file back with diffusers into the bare base and compares outputs of the UNet.
+def check_export(lora: Lora, paths: Sequence[Path], components: Components) -> None:
+    """Reads each file back with diffusers into the bare base and compares outputs of the UNet.
 
     Raises:
-        ExportMismatch: the file does not give the trained output within ``EFFECT_TOLERANCE`` of the
+        ExportMismatch: a file does not give the trained output within ``EFFECT_TOLERANCE`` of the
             LoRA's effect plus ``ROUNDING``; or gives the base's own; or is not finite.
     """
-    lora.eval()
     base_BCHW = _probe(components)
-    with lora.attached(components.unet):
+    with lora.evaluating(), lora.attached(components.unet):
         trained_BCHW = _probe(components)
-    with _loaded_by_diffusers(path, components.unet):
-        loaded_BCHW = _probe(components)
-    if not loaded_BCHW.isfinite().all():
-        raise ExportMismatch("the exported LoRA gives values that are not finite")
-    if torch.equal(loaded_BCHW, base_BCHW):
-        raise ExportMismatch("the exported LoRA changes nothing: train longer or at a higher rate")
-    error = (loaded_BCHW - trained_BCHW).norm().item()
     effect = (trained_BCHW - base_BCHW).norm().item()
     rounding = ROUNDING[components.dtype] * trained_BCHW.norm().item()
-    if error > EFFECT_TOLERANCE * effect + rounding:
-        raise ExportMismatch(
-            f"the exported LoRA, read back, is off by {error:.3g} where its effect is {effect:.3g}"
-        )
+    for path in paths:
+        with _loaded_by_diffusers(path, components.unet):
+            loaded_BCHW = _probe(components)
+        if not loaded_BCHW.isfinite().all():
+            raise ExportMismatch(f"{path.name} gives values that are not finite")
+        if torch.equal(loaded_BCHW, base_BCHW):
+            raise ExportMismatch(f"{path.name} changes nothing: train longer or at a higher rate")
+        error = (loaded_BCHW - trained_BCHW).norm().item()
+        if error > EFFECT_TOLERANCE * effect + rounding:
+            raise ExportMismatch(
+                f"{path.name}, read back, is off by {error:.3g} where its effect is {effect:.3g}"
+            )
 
 
 @contextmanager
 def _loaded_by_diffusers(path: Path, unet: UNet2DConditionModel) -> Iterator[None]:
+    """As ``load_lora_weights`` does it, for the UNet alone."""
+    weights, alphas, metadata = StableDiffusionXLPipeline.lora_state_dict(
+        str(path.parent),
+        weight_name=path.name,
+        unet_config=unet.config,
+        return_lora_metadata=True,
+        local_files_only=True,
+    )
     try:
-        unet.load_lora_adapter(path.parent, weight_name=path.name, prefix="unet")
+        StableDiffusionXLPipeline.load_lora_into_unet(
+            weights, network_alphas=alphas, unet=unet, metadata=metadata
+        )
         yield
     finally:
         unet.unload_lora()

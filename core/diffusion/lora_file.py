@@ -5,7 +5,7 @@ take alpha for the rank. Shapes: A is (rank, in), B (out, rank).
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from core.errors import LayoutMismatch
 from core.files.atomic import replacing
-from core.layouts import ATTENTION_TARGETS
+from core.files.safetensors_header import order_metadata
 
 FILE_NAME = "pytorch_lora_weights.safetensors"
 """What ``load_lora_weights`` looks for in a folder."""
@@ -33,22 +33,35 @@ class Pair:
 
 
 def write(
-    path: Path, pairs: Mapping[str, Pair], *, rank: int, alpha: float, trigger: str | None = None
+    path: Path,
+    pairs: Mapping[str, Pair],
+    *,
+    rank: int,
+    alpha: float,
+    targets: Sequence[str],
+    trigger: str | None = None,
 ) -> None:
-    """The file whole or not at all; ``pairs`` by the module's path in the UNet, as they are.
+    """The file whole or not at all.
 
-    ``trigger`` is the word to use in prompts, for programs that show it.
+    Args:
+        path: of the file.
+        pairs: by the module's path in the UNet, as they are.
+        rank: of all pairs.
+        alpha: likewise.
+        targets: what the modules' names end with.
+        trigger: the word to use in prompts, for programs that show it.
     """
     tensors = {}
     for module, pair in pairs.items():
         tensors[f"{_PREFIX}{module}{_A}"] = pair.a_RI.detach().cpu().contiguous()
         tensors[f"{_PREFIX}{module}{_B}"] = pair.b_OR.detach().cpu().contiguous()
-    adapter = {"unet.r": rank, _ALPHA: alpha, "unet.target_modules": list(ATTENTION_TARGETS)}
+    adapter = {"unet.r": rank, _ALPHA: alpha, "unet.target_modules": list(targets)}
     metadata = {"format": "pt", _METADATA: json.dumps(adapter, sort_keys=True)}
     if trigger is not None:
         metadata["modelspec.trigger_phrase"] = trigger
     with replacing(path) as aside:
         save_file(tensors, aside, metadata=metadata)
+        order_metadata(aside)
 
 
 def read(path: Path) -> tuple[dict[str, Pair], float | None]:

@@ -29,6 +29,11 @@ class ForwardProcess:
     def timesteps(self) -> int:
         return len(self.signal_T)
 
+    @property
+    def snr_T(self) -> Tensor:
+        """Signal-to-noise ratio of each timestep, a_t / (1 - a_t)."""
+        return (self.signal_T / self.noise_T) ** 2
+
     def add_noise(self, latents_BCHW: Tensor, noise_BCHW: Tensor, timesteps_B: Tensor) -> Tensor:
         """x_t, shaped as the latents."""
         signal_B111, noise_B111 = self._levels(timesteps_B)

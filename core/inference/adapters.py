@@ -1,42 +1,21 @@
-"""LoRAs at generation: read from their files, stacked into one pair a module, added by a hook.
+"""LoRAs at generation: stacked into one pair a module, added by a hook.
 
 The base's weights never change and nothing is loaded into the UNet; a LoRA that does not fit is
 refused before a single hook is set. R is the rank, I and O a module's inputs and outputs.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.diffusion import lora_file
+from core.diffusion.adapter import Adapter
 from core.diffusion.hooks import Hook, hooked
 from core.diffusion.lora_file import Pair
 from core.errors import LayoutMismatch
-
-Adapter = Mapping[str, Pair]
-"""A module's path in the UNet to its update, y + (x A^T) B^T; alpha / rank and weights are in B."""
-
-
-def read(path: Path) -> Adapter:
-    """float32 on the CPU. Where the file tells no alpha, it is the rank, as diffusers takes it.
-
-    Raises:
-        LayoutMismatch: a key is of another kind, or half of a pair is missing; names it.
-    """
-    pairs, alpha = lora_file.read(path)
-    return {
-        module: Pair(pair.a_RI, pair.b_OR * _scale(alpha, rank=len(pair.a_RI)))
-        for module, pair in pairs.items()
-    }
-
-
-def _scale(alpha: float | None, *, rank: int) -> float:
-    return 1.0 if alpha is None else alpha / rank
 
 
 def compose(stack: Sequence[tuple[Adapter, float]]) -> Adapter:

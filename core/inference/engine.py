@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from PIL.PngImagePlugin import PngInfo
 
-from core.diffusion import conditioning, latents, sampling
+from core.diffusion import adapter, conditioning, latents, sampling
 from core.diffusion.components import Components
 from core.diffusion.conditioning import Conditioning
 from core.errors import OutOfMemory
@@ -75,7 +75,7 @@ def generate(
         LayoutMismatch: a LoRA does not fit the base; names the module.
         OutOfMemory: the device has not enough.
     """
-    stack = adapters.compose([(adapters.read(path), weight) for path, weight in loras])
+    stack = adapters.compose([(adapter.read(path), weight) for path, weight in loras])
     recipe = _Recipe(spec, components, [(sha256_of(path), weight) for path, weight in loras])
     try:
         with adapters.applied(stack, components.unet):

@@ -15,7 +15,7 @@ from core.datasets import service as datasets
 from core.db.models import Artifact, Job
 from core.errors import LayoutMismatch, TooMany, Unprocessable
 from core.jobs.states import State
-from core.specs import MAX_SEED, SPECS, AnySpec, FineTuneSpec, GenerateSpec, LoraUse
+from core.specs import MAX_SEED, SPECS, AnySpec, FineTuneSpec, GenerateSpec
 from core.workers import service as workers
 
 
@@ -67,6 +67,12 @@ def _admit_fine_tune(session: Session, owner: str, spec: FineTuneSpec, base: Bas
     dataset = datasets.get(session, owner, spec.dataset)
     datasets.freeze(session, dataset)  # before counting: nothing is added from here on
     images = datasets.require_ready(session, dataset)
+    if spec.instance_prompt is None:
+        datasets.require_captions(session, dataset)
+    inputs = [("dataset", dataset.id)]
+    if spec.init_from:
+        _require_start(artifacts.get(session, owner, spec.init_from), spec, base)
+        inputs.append(("artifact", spec.init_from))
     steps = spec.count_steps(images)
     filled = spec.model_copy(
         update={
@@ -75,12 +81,12 @@ def _admit_fine_tune(session: Session, owner: str, spec: FineTuneSpec, base: Bas
             "seed": _seed(spec.seed),
         }
     )
-    return Admitted(filled, steps, [("dataset", dataset.id)])
+    return Admitted(filled, steps, inputs)
 
 
 def _admit_generate(session: Session, owner: str, spec: GenerateSpec, base: BaseModel) -> Admitted:
     for use in spec.loras:
-        _require_fitting_lora(artifacts.get(session, owner, use.artifact), use, base)
+        _require_fitting_lora(artifacts.get(session, owner, use.artifact), base)
     filled = spec.model_copy(
         update={
             "width": spec.width or base.native_size,
@@ -93,16 +99,28 @@ def _admit_generate(session: Session, owner: str, spec: GenerateSpec, base: Base
     return Admitted(filled, steps, [("artifact", artifact_id) for artifact_id in unique])
 
 
-def _require_fitting_lora(artifact: Artifact, use: LoraUse, base: BaseModel) -> None:
+def _require_start(artifact: Artifact, spec: FineTuneSpec, base: BaseModel) -> None:
+    """That training may begin with this LoRA."""
+    _require_fitting_lora(artifact, base)
+    rank = artifact.facts.get("rank")
+    if rank != spec.lora.rank:
+        raise Unprocessable(
+            f"`init_from` '{artifact.id}' is of rank {rank}, `lora.rank` is {spec.lora.rank}: "
+            "they must be equal.",
+            code="rank_mismatch",
+        )
+
+
+def _require_fitting_lora(artifact: Artifact, base: BaseModel) -> None:
     if artifact.kind != "lora":
         raise Unprocessable(
-            f"'{use.artifact}' is of kind {artifact.kind}, not lora: it cannot be applied.",
+            f"'{artifact.id}' is of kind {artifact.kind}, not lora: it cannot be applied.",
             code="not_a_lora",
         )
     trained_on = bases.CATALOGUE.get(artifact.base or "")
     if artifact.layout != base.layout.id or (trained_on and trained_on.widths != base.widths):
         raise LayoutMismatch(
-            f"The LoRA '{use.artifact}' was trained on '{artifact.base}' (layout "
+            f"The LoRA '{artifact.id}' was trained on '{artifact.base}' (layout "
             f"{artifact.layout}) and does not fit '{base.id}' (layout {base.layout.id}): its "
             "modules have other names or shapes there. Use the base it was trained on."
         )

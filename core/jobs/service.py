@@ -60,6 +60,34 @@ def submit(
     return job
 
 
+def extend(session: Session, settings: Settings, owner: str, job_id: str, *, steps: int) -> Job:
+    """A queued job that takes up a finished fine-tune's last checkpoint for ``steps`` more steps.
+
+    Raises:
+        WrongState: it is not a fine-tune that has succeeded, or left no checkpoint.
+    """
+    parent = get(session, owner, job_id)
+    if parent.kind != "fine_tune" or parent.state != State.SUCCEEDED or not parent.checkpoints:
+        raise WrongState(
+            f"'{job_id}' is a {parent.kind} job that has {parent.state}: only a fine-tune that has "
+            "succeeded, and whose checkpoint is still kept, can be extended.",
+            allowed_actions=allowed_actions(State(parent.state)),
+        )
+    taken = parent.checkpoints[0]["step"]
+    job = submit(
+        session,
+        settings,
+        owner=owner,
+        kind=parent.kind,
+        spec={**parent.spec, "steps": taken + steps, "epochs": None},
+        name=parent.name,
+        labels=parent.labels,
+    )
+    job.parent, job.checkpoints = parent.id, parent.checkpoints[:1]
+    session.add(JobInput(job_id=job.id, kind="job", input_id=parent.id))
+    return job
+
+
 def progress_of(
     step: int, steps: int, *, message: str, eta_seconds: float | None = None
 ) -> dict[str, Any]:

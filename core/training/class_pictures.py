@@ -2,7 +2,7 @@
 
 They keep the class what it was while one member of it gets a name. Ruiz et al., arXiv:2208.12242,
 section 4. Here they stay latents: what the base drew is what the UNet is held to, and no VAE
-stands in between.
+stands in between. They do not depend on the run's seed, so runs with one class share them.
 """
 
 from collections.abc import Generator
@@ -12,57 +12,72 @@ from torch import Tensor
 
 from core.diffusion import conditioning, sampling
 from core.diffusion.components import Components
-from core.diffusion.latents import Moments
-from core.specs import FineTuneSpec
+from core.diffusion.identity import identity
 from core.training import draws
-from core.training.data import Examples
-from core.training.lesson import Lesson
+from core.training.cache import Cache, key_of
 from core.training.report import StepReport
+from core.training.shelf import Row
 
+SEED = 0
 STEPS = 25
 GUIDANCE = 5.0
 """Of the drawings: those of a sample."""
+PARTS = ("unet", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 
 
 def draw(
-    spec: FineTuneSpec, components: Components, side: int, report: StepReport
-) -> Generator[StepReport, None, Lesson]:
-    """Yields ``report`` at each denoising step; returns what they teach.
+    components: Components, prompt: str, count: int, side: int, cache: Cache, report: StepReport
+) -> Generator[StepReport, None, list[str]]:
+    """Yields ``report`` at each denoising step; returns the keys of the rows, which are those of
+    ``data.encode_views`` with one view each.
 
     Args:
-        spec: with ``prior`` and ``class_prompt``.
         components: the base, with no adapter on it.
+        prompt: names the class.
+        count: of the pictures.
         side: of the pictures, in pixels.
+        cache: may hold them already.
     """
-    assert spec.prior is not None, "the spec asks for class pictures"
-    assert spec.class_prompt is not None, "and names the class"
-    prompt = conditioning.encode_prompt(components, spec.class_prompt)
-    negative = conditioning.encode_negative(components, None)
-    drawn: list[Tensor] = []
-    for number in range(spec.prior.images):
-        for latents_1CHW in sampling.denoise(  # noqa: B007 - the last is the picture
-            components,
+    base = identity(components, *PARTS)
+    keys = []
+    for number in range(count):
+        key = key_of(
+            what="class picture",
+            base=base,
             prompt=prompt,
-            negative=negative,
-            scheduler="euler",
-            steps=STEPS,
-            guidance=GUIDANCE,
-            height=side,
-            width=side,
-            generator=draws.generator(spec.seed or 0, "class picture", number),
-        ):
-            yield report
-        drawn.append(latents_1CHW.float())
-    mean_NCHW = torch.cat(drawn)
+            side=side,
+            number=number,
+            drawing=[SEED, STEPS, GUIDANCE],
+        )
+        keys.append(key)
+        if not cache.take(key):
+            latents_1CHW = yield from _draw_one(components, prompt, number, side, report)
+            cache.put(key, _row(latents_1CHW, side))
+    return keys
+
+
+def _draw_one(
+    components: Components, prompt: str, number: int, side: int, report: StepReport
+) -> Generator[StepReport, None, Tensor]:
+    steps = sampling.denoise(
+        components,
+        prompt=conditioning.encode_prompt(components, prompt),
+        negative=conditioning.encode_negative(components, None),
+        scheduler="euler",
+        steps=STEPS,
+        guidance=GUIDANCE,
+        height=side,
+        width=side,
+        generator=draws.generator(SEED, "class picture", number),
+    )
+    for latents_1CHW in steps:  # noqa: B007 - the last is the picture
+        yield report
+    return latents_1CHW
+
+
+def _row(latents_1CHW: Tensor, side: int) -> Row:
+    mean_1CHW = latents_1CHW.float().contiguous()
     time_ids_16 = conditioning.time_ids(
         original_hw=(side, side), crop_top_left=(0, 0), target_hw=(side, side)
     )
-    return Lesson(
-        examples=Examples(
-            moments=Moments(mean_NCHW, torch.zeros_like(mean_NCHW)),
-            time_ids_N6=time_ids_16.to(components.device).repeat(len(drawn), 1),
-            pictures=len(drawn),
-        ),
-        prompt=prompt,
-        name="class",
-    )
+    return {"mean": mean_1CHW, "std": torch.zeros_like(mean_1CHW), "time_ids": time_ids_16}

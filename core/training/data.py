@@ -1,10 +1,9 @@
 """Pictures as training sees them: a few fixed views of each, encoded once.
 
-A view is a crop, mirrored or not. N counts views: view ``v`` of picture ``p`` is row
-``p * views_per_picture + v``.
+A view is a crop, mirrored or not. V counts the views of one picture.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +13,9 @@ from torch import Tensor
 
 from core.diffusion import conditioning, latents
 from core.diffusion.components import Components
-from core.diffusion.latents import Moments
 from core.specs import FineTuneSpec
 from core.training import draws
+from core.training.shelf import Row
 
 
 @dataclass(frozen=True)
@@ -40,20 +39,11 @@ class View:
 
 
 @dataclass(frozen=True)
-class Examples:
-    """All views of all pictures on the training device."""
+class Source:
+    """A picture's file, of any size, and the words that belong to it, if any."""
 
-    moments: Moments  # of shape (N, C, H, W)
-    time_ids_N6: Tensor
-    pictures: int
-
-    @property
-    def views_per_picture(self) -> int:
-        return len(self.time_ids_N6) // self.pictures
-
-
-EncodedView = tuple[Moments, Tensor]
-"""A view's moments, of batch 1, and its time ids, shape (1, 6)."""
+    path: Path
+    caption: str | None = None
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -78,24 +68,26 @@ def views(picture: Image.Image, number: int, spec: FineTuneSpec, side: int) -> I
             yield View(ImageOps.mirror(crop), (picture.height, picture.width), (top, mirrored_left))
 
 
+def views_per_picture(spec: FineTuneSpec) -> int:
+    """V, the same for every picture."""
+    crops = spec.crop_variants if spec.crop == "random" else 1
+    return crops * (2 if spec.flip else 1)
+
+
 def encode_views(
     path: Path, number: int, spec: FineTuneSpec, components: Components, side: int
-) -> list[EncodedView]:
-    """The views of picture ``number``, through the VAE one by one: a batch changes last bits."""
-    return [
-        (latents.encode(components.vae, latents.to_pixels(view.image)[None]), view.time_ids)
-        for view in views(open_picture(path), number, spec, side)
-    ]
+) -> Row:
+    """``mean`` and ``std`` (V, C, H, W) and ``time_ids`` (V, 6) of picture ``number``.
 
-
-def gather(encoded: Sequence[EncodedView], pictures: int) -> Examples:
-    """All views as tensors on the device that they were encoded on."""
-    moments = Moments(
-        mean_BCHW=torch.cat([each.mean_BCHW for each, _ in encoded]),
-        std_BCHW=torch.cat([each.std_BCHW for each, _ in encoded]),
-    )
-    time_ids_N6 = torch.cat([ids for _, ids in encoded]).to(moments.mean_BCHW.device)
-    return Examples(moments, time_ids_N6, pictures)
+    Through the VAE one by one: a batch changes last bits.
+    """
+    seen = list(views(open_picture(path), number, spec, side))
+    moments = [latents.encode(components.vae, latents.to_pixels(view.image)[None]) for view in seen]
+    return {
+        "mean": torch.cat([each.mean_BCHW for each in moments]),
+        "std": torch.cat([each.std_BCHW for each in moments]),
+        "time_ids": torch.cat([view.time_ids for view in seen]),
+    }
 
 
 def _resize_shorter_side(picture: Image.Image, side: int) -> Image.Image:

@@ -7,6 +7,7 @@ accumulation draws the same numbers.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 
 import torch
@@ -27,7 +28,18 @@ def derived_seed(seed: int, purpose: str, number: int) -> int:
 def example(seed: int, purpose: str, ordinal: int, count: int) -> int:
     """Which of ``count`` examples a sample shows: each epoch is a shuffle of its own."""
     epoch, place = divmod(ordinal, count)
-    return int(torch.randperm(count, generator=generator(seed, purpose, epoch))[place])
+    return int(shuffle(seed, purpose, epoch, count)[place])
+
+
+@lru_cache(maxsize=8)
+def shuffle(seed: int, purpose: str, number: int, count: int) -> Tensor:
+    """0 to ``count`` - 1 in an order of their own, shape (count,). Not to be written to."""
+    return torch.randperm(count, generator=generator(seed, purpose, number))
+
+
+def share(seed: int, purpose: str, ordinal: int) -> float:
+    """A number in [0, 1)."""
+    return float(torch.rand((), generator=generator(seed, purpose, ordinal)))
 
 
 def choice(seed: int, purpose: str, ordinal: int, count: int) -> int:

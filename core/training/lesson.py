@@ -1,79 +1,85 @@
-"""What a run teaches: views of pictures with the one prompt that they are learnt with."""
+"""What a run teaches: views of pictures, each with words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from core.diffusion.conditioning import Conditioning
 from core.diffusion.latents import Moments
 from core.training import draws
-from core.training.data import Examples
+from core.training.captions import NOTHING
+from core.training.shelf import Shelf
+
+
+class Cell(NamedTuple):
+    """One thing to show: a picture's view, and which words go with it, by their numbers."""
+
+    picture: int
+    view: int
+    words: int
 
 
 @dataclass(frozen=True)
-class Batch:
-    """B samples on the device, ready to be noised: all that the UNet's error depends on."""
+class Shown:
+    """B cells on the device."""
 
-    clean_BCHW: Tensor
-    noise_BCHW: Tensor
-    timesteps_B: Tensor
+    moments: Moments
+    time_ids_B6: Tensor
     text_BLD: Tensor
     pooled_BP: Tensor
-    time_ids_B6: Tensor
-
-    def beside(self, other: "Batch") -> "Batch":
-        """Both, these samples first."""
-        return Batch(*(torch.cat(pair) for pair in zip(self._parts(), other._parts(), strict=True)))
-
-    def _parts(self) -> tuple[Tensor, ...]:
-        return tuple(vars(self).values())
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """``name`` keeps the random numbers of a run's lessons apart."""
+    """``pictures`` are numbers on the shelf of views, which holds ``mean`` and ``std`` (V, C, H, W)
+    and ``time_ids`` (V, 6); ``words_of`` gives each a number on the shelf of words, which holds
+    ``text`` (L, D) and ``pooled`` (P,). ``name`` keeps the random numbers of a run's lessons apart.
+    """
 
-    examples: Examples
-    prompt: Conditioning
+    views: Shelf
+    words: Shelf
+    pictures: Sequence[int]
+    words_of: Sequence[int]
+    views_per_picture: int = 1
+    dropout: float = 0.0
     name: str = ""
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """(C, H, W)."""
-        return tuple(self.examples.moments.mean_BCHW.shape[1:])
+        return tuple(self.views[self.pictures[0]]["mean"].shape[1:])
 
     def purpose(self, what: str) -> str:
         """What ``draws`` is to call a draw of this lesson."""
         return f"{self.name} {what}".strip()
 
-    def rows(self, seed: int, ordinals: Sequence[int]) -> Tensor:
-        """The view that each sample shows, shape (B,), on the CPU."""
-        pictures, per_picture = self.examples.pictures, self.examples.views_per_picture
-        order, view = self.purpose("order"), self.purpose("view")
-        return torch.tensor(
-            [
-                draws.example(seed, order, ordinal, pictures) * per_picture
-                + draws.choice(seed, view, ordinal, per_picture)
-                for ordinal in ordinals
-            ]
+    def cells(self, seed: int, ordinals: Sequence[int]) -> list[Cell]:
+        """What the samples of these ordinals show."""
+        return [self._cell(seed, ordinal) for ordinal in ordinals]
+
+    def show(self, cells: Sequence[Cell]) -> Shown:
+        views = [self.views[cell.picture] for cell in cells]
+        words = [self.words[cell.words] for cell in cells]
+
+        def seen(name: str) -> Tensor:
+            return torch.stack(
+                [row[name][cell.view] for row, cell in zip(views, cells, strict=True)]
+            )
+
+        return Shown(
+            moments=Moments(seen("mean"), seen("std")),
+            time_ids_B6=seen("time_ids"),
+            text_BLD=torch.stack([row["text"] for row in words]),
+            pooled_BP=torch.stack([row["pooled"] for row in words]),
         )
 
-    def moments(self, rows_B: Tensor) -> Moments:
-        moments = self.examples.moments
-        return Moments(moments.mean_BCHW[rows_B], moments.std_BCHW[rows_B])
-
-    def batch(
-        self, rows_B: Tensor, clean_BCHW: Tensor, noise_BCHW: Tensor, timesteps_B: Tensor
-    ) -> Batch:
-        """Samples of views, with the lesson's prompt."""
-        count = len(rows_B)
-        return Batch(
-            clean_BCHW=clean_BCHW,
-            noise_BCHW=noise_BCHW,
-            timesteps_B=timesteps_B,
-            text_BLD=self.prompt.text_1LD.expand(count, -1, -1),
-            pooled_BP=self.prompt.pooled_1P.expand(count, -1),
-            time_ids_B6=self.examples.time_ids_N6[rows_B],
-        )
+    def _cell(self, seed: int, ordinal: int) -> Cell:
+        place = draws.example(seed, self.purpose("order"), ordinal, len(self.pictures))
+        picture = self.pictures[place]
+        view = draws.choice(seed, self.purpose("view"), ordinal, self.views_per_picture)
+        words = self.words_of[picture]
+        if self.dropout and draws.share(seed, self.purpose("dropout"), ordinal) < self.dropout:
+            words = NOTHING
+        return Cell(picture, view, words)

@@ -7,14 +7,16 @@ that when it is read the weights are those of the last good step.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 
-from core.errors import NonFiniteLoss
 from core.specs import FineTuneSpec
+from core.training import optimizer
+from core.training.trainee import Trainee
 
 STEPS_A_READ = 10
 """Steps between two looks at the device's loss."""
@@ -48,93 +50,46 @@ def learning_rate(spec: FineTuneSpec, step: int, steps: int) -> float:
     return spec.learning_rate * factor
 
 
-def adamw(parameters: Sequence[nn.Parameter], spec: FineTuneSpec) -> torch.optim.AdamW:
-    """Loshchilov and Hutter, arXiv:1711.05101; one kernel for all matrices."""
-    return torch.optim.AdamW(
-        parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True
-    )
-
-
 def run(
-    parameters: Sequence[nn.Parameter],
-    micro_loss: MicroLoss,
-    spec: FineTuneSpec,
-    steps: int,
+    trainee: Trainee, micro_loss: MicroLoss, spec: FineTuneSpec, steps: int
 ) -> Iterator[Progress]:
-    """Trains ``parameters`` for ``steps`` steps and yields after each.
+    """Takes the steps that the trainee has not taken yet, and yields after each.
 
     Args:
-        parameters: float32 leaves; what else the loss depends on must not ask for gradients.
+        trainee: what else the loss depends on must not ask for gradients.
         micro_loss: called ``spec.accumulation`` times a step.
-        spec: rate, schedule, decay, cut of the gradient norm, accumulation.
-        steps: optimizer steps.
+        spec: rate, schedule, cut of the gradient norm, accumulation.
+        steps: optimizer steps, those taken before included.
 
     Raises:
-        NonFiniteLoss: names the step; the parameters are as after the step before it.
+        NonFiniteLoss: names the step; the weights are as after the step before it.
     """
-    device = parameters[0].device
-    optimizer = adamw(parameters, spec)
-    watch = _Watch(device)
-    seconds = 0.0
-    for step in range(steps):
+    watch, parameters = trainee.watch, trainee.parameters
+    first, seconds = trainee.step, 0.0
+    for step in range(first, steps):
         began = time.perf_counter()
         rate = learning_rate(spec, step, steps)
-        loss = _accumulate(micro_loss, step, spec.accumulation)
+        loss = _accumulate(trainee.scaler, micro_loss, step, spec.accumulation)
+        trainee.scaler.unscale_(trainee.optimizer)
         norm = nn.utils.clip_grad_norm_(parameters, spec.max_grad_norm)
-        watch.see(step, loss, norm)
-        _step_unless(optimizer, watch.bad, rate)
+        # with a scaler, a gradient that overflows costs its step and lowers the scale, no more
+        watch.see(step, loss, loss if trainee.scaler.is_enabled() else norm)
+        optimizer.step_unless(trainee.optimizer, watch.bad | ~norm.isfinite(), rate)
+        trainee.scaler.update()
+        if trainee.average:
+            trainee.average.update(step)
+        trainee.step = step + 1
         due = (step + 1) % STEPS_A_READ == 0 or step + 1 == steps
         mean_loss = watch.read() if due else None
         seconds += time.perf_counter() - began
-        yield Progress(step + 1, mean_loss, rate, seconds / (step + 1))
+        yield Progress(step + 1, mean_loss, rate, seconds / (step + 1 - first))
 
 
-def _accumulate(micro_loss: MicroLoss, step: int, accumulation: int) -> Tensor:
+def _accumulate(scaler: GradScaler, micro_loss: MicroLoss, step: int, accumulation: int) -> Tensor:
     """Backward through each micro-batch; the mean loss of the step, on the device."""
     losses = []
     for micro in range(accumulation):
         loss = micro_loss(step, micro) / accumulation
-        torch.autograd.backward(loss)
+        torch.autograd.backward(scaler.scale(loss))
         losses.append(loss.detach())
     return torch.stack(losses).sum()
-
-
-def _step_unless(optimizer: torch.optim.AdamW, bad: Tensor, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    # What GradScaler uses to skip a step on the device: the fused kernel reads it there.
-    setattr(optimizer, "found_inf", bad.float())  # noqa: B010 - no declared attribute
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-
-
-class _Watch:
-    """Loss and health of the run, kept on the device between reads."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._total = torch.zeros((), device=device)
-        self._first_bad = torch.tensor(-1, device=device)
-        self._seen = 0
-
-    @property
-    def bad(self) -> Tensor:
-        """True from the first bad step on, a scalar."""
-        return self._first_bad >= 0
-
-    def see(self, step: int, loss: Tensor, norm: Tensor) -> None:
-        now_bad = ~(loss.isfinite() & norm.isfinite()) & ~self.bad
-        self._first_bad = torch.where(now_bad, step, self._first_bad)
-        self._total += loss
-        self._seen += 1
-
-    def read(self) -> float:
-        """The mean loss since the last read; the one place that waits for the device."""
-        mean, first_bad = (self._total / self._seen).item(), int(self._first_bad.item())
-        if first_bad >= 0:
-            raise NonFiniteLoss(
-                f"loss or gradient is not finite at step {first_bad + 1}: "
-                "lower `learning_rate`, or raise `warmup_steps`"
-            )
-        self._total.zero_()
-        self._seen = 0
-        return mean

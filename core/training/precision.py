@@ -11,12 +11,14 @@ import torch
 
 from core.specs import Precision
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def base_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """What ``auto`` means on a device: float32 on the CPU, bfloat16 on CUDA."""
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" else "fp32"
-    return torch.bfloat16 if precision == "bf16" else torch.float32
+    return DTYPES[precision]
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from rich.console import Console
 from api import client as client_module
 from api.cli import main
 from api.client import Client
-from api.commands import download, follow, processes, terminal
+from api.commands import download, follow, processes, recipes, terminal
 from api.commands.jobs import ending
 from api.demo import subject
 from core.specs import FineTuneSpec, GenerateSpec
@@ -115,6 +115,58 @@ def test_job_is_submitted_listed_shown_cancelled_and_watched(
     assert on_server("watch", job) == (2, "", f"{job} cancelled.\n")
 
 
+def test_a_recipe_trains_and_a_job_gives_its_recipe_back(
+    on_server: Run, pictures: Path, tmp_path: Path
+) -> None:
+    dataset = on_server("dataset", "create", "dog", str(pictures))[1].strip()
+    first = on_server(
+        "train", "ssd_1b_dreambooth_lora_dog", "--dataset", dataset, "--base", "nano-ssd-1b",
+        "--set", "steps=20", "--set", "lora.rank=4", "--set", "lora.alpha=2",
+    )[1].strip()  # fmt: skip
+    shown = on_server("jobs", "show", first)[1]
+    for words in ("precision\tfp16", "batch_size\t2", "steps\t20", "'alpha': 2.0"):
+        assert words in shown
+    file = tmp_path / "dog.json"
+    assert on_server("jobs", "spec", first, "--to", str(file))[0] == 0
+    second = on_server("train", str(file))[1].strip()
+    assert on_server("jobs", "spec", second)[1] == on_server("jobs", "spec", first)[1]
+    for job in (first, second):
+        on_server("cancel", job)
+
+
+def test_recipes_that_are_none(on_server: Run, tmp_path: Path) -> None:
+    code, _, err = on_server("train", "ssd_1b_dreambooth_lora_cat")
+    assert code == 1
+    assert "ssd_1b_dreambooth_lora_dog" in err
+    (tmp_path / "x.json").write_text("[]")
+    assert "is no recipe" in on_server("train", str(tmp_path / "x.json"))[2]
+    recipe = ("train", "ssd_1b_dreambooth_lora_dog")
+    assert "FIELD=VALUE" in on_server(*recipe, "--set", "steps")[2]
+    assert "base has no fields" in on_server(*recipe, "--set", "base.rank=2")[2]
+
+
+def test_our_recipes_are_specs() -> None:
+    kinds = {name: recipes.read(name)[0] for name in recipes.names()}
+    assert kinds == {
+        "ssd_1b_distill_from_sdxl_pokemon_blip": "distill",
+        "ssd_1b_distill_pokemon_blip": "distill",
+        "ssd_1b_dreambooth_lora_dog": "fine_tune",
+    }
+    _, spec = recipes.read("ssd_1b_dreambooth_lora_dog")
+    FineTuneSpec.model_validate({**spec, "dataset": "d"})
+
+
+def test_extend_passes_the_steps_on(on_server: Run, pictures: Path) -> None:
+    dataset = on_server("dataset", "create", "dog", str(pictures))[1].strip()
+    job = on_server(
+        "fine-tune", "--base", "nano-ssd-1b", "--dataset", dataset, "--instance-prompt", "x"
+    )[1].strip()
+    code, _, err = on_server("extend", job, "--steps", "5")
+    assert code == 1
+    assert "only a fine-tune that has succeeded" in err
+    on_server("cancel", job)
+
+
 def test_generate_sends_what_was_given_and_no_more(
     run: Run, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,7 +200,7 @@ def test_generate_sends_what_was_given_and_no_more(
 @pytest.mark.parametrize(
     ("verb", "spec", "absent"),
     [
-        ("fine-tune", FineTuneSpec, {"method", "optimizer", "lora", "prior", "sample"}),
+        ("fine-tune", FineTuneSpec, {"lora", "prior", "sample"}),
         ("generate", GenerateSpec, {"prompt", "loras", "format"}),
     ],
 )

@@ -89,12 +89,22 @@ def test_artifacts_of_a_job_come_in_order_of_making(ann: Person, bob: Person) ->
     assert bob.get(path).status_code == 404
 
 
+def test_a_job_that_has_not_ended_cannot_be_extended(ann: Person) -> None:
+    job = ann.fine_tune().json()["id"]
+    refused = ann.post(f"/v1/jobs/{job}/extend", {"steps": 5})
+    assert (refused.status_code, refused.json()["code"]) == (409, "wrong_state")
+    assert refused.json()["allowed_actions"] == ["cancel"]
+    refused = ann.post(f"/v1/jobs/{job}/extend", {"steps": 0})
+    assert refused.status_code == 422
+
+
 def test_another_owner_finds_nothing(ann: Person, bob: Person) -> None:
     job = ann.fine_tune().json()["id"]
     for answer in (
         bob.get(f"/v1/jobs/{job}"),
         bob.get(f"/v1/jobs/{job}/events"),
         bob.post(f"/v1/jobs/{job}/cancel"),
+        bob.post(f"/v1/jobs/{job}/extend", {"steps": 5}),
         ann.get("/v1/jobs/job_nothing"),
         ann.get("/v1/jobs/not%20an%20id"),
     ):
@@ -113,7 +123,8 @@ def test_another_owner_finds_nothing(ann: Person, bob: Person) -> None:
         ({"steps": 3, "epochs": 2}, 422, "value_error", "/spec"),
         ({"instance_prompt": " "}, 422, "string_pattern_mismatch", "/spec/instance_prompt"),
         ({"prior": {"weight": 1}}, 422, "value_error", "/spec"),
-        ({"snr_gamma": 5}, 422, "value_error", "/spec/snr_gamma"),
+        ({"buckets": 5}, 422, "value_error", "/spec/buckets"),
+        ({"ema": 1}, 422, "less_than", "/spec/ema"),
         ({"sample": {"prompts": []}}, 422, "too_short", "/spec/sample/prompts"),
         ({"stesp": 3}, 422, "extra_forbidden", "/spec/stesp"),
     ],

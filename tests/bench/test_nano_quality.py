@@ -22,7 +22,8 @@ from core.nano.recipe.captions import article
 from core.nano.recipe.classifier import Classifier
 from core.nano.recipe.scenes import COLOURS, Cutout
 from core.specs import FineTuneSpec, GenerateSpec
-from core.training import dreambooth
+from core.training import fine_tune
+from core.training.data import Source
 from tests.support.nano import NUMPY_COPY
 
 EMOJI = os.environ.get("EMOJI")
@@ -108,7 +109,8 @@ def trained(base: Components, out: Path) -> Path:
         }
     )
     out.mkdir()
-    *_, last = dreambooth.train(spec, base, subject.save_pictures(out / "pictures"), out)
+    sources = [Source(path) for path in subject.save_pictures(out / "pictures")]
+    *_, last = fine_tune.train(spec, base, sources, out)
     return last.outputs["lora"]
 
 

@@ -50,6 +50,8 @@ def test_state_dict_keys_of_ssd_1b_are_among_those_of_sdxl() -> None:
 def test_lora_of_rank_8(layout: Layout, modules: int, parameters: int) -> None:
     lora = Lora(real_unet(layout), LoraSpec(rank=8), seed=0)
     assert set(lora.targets) == set(layout.attention_modules())
+    every = Lora(real_unet(layout), LoraSpec(rank=1, targets="transformer"), seed=0)
+    assert set(every.targets) == set(layout.linear_modules())
     assert len(lora.targets) == modules
     assert sum(parameter.numel() for parameter in lora.parameters()) == parameters
 

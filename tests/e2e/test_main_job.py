@@ -5,6 +5,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -82,10 +83,12 @@ def test_the_report_measures_the_training(trained: Job, client: Client, tmp_path
 
 def test_the_result_names_artifacts_in_order_of_making(trained: Job, client: Client) -> None:
     made = list(client.artifacts_of(trained["id"]))
-    assert [artifact["role"] for artifact in made] == ["sample", "sample", "lora", "report"]
+    roles = [artifact["role"] for artifact in made]
+    assert roles == ["sample", "sample", "lora", "lora_kohya", "report"]
     assert trained["result"] == {
         "lora": made[2]["id"],
-        "report": made[3]["id"],
+        "lora_kohya": made[3]["id"],
+        "report": made[4]["id"],
         "samples": [made[0]["id"], made[1]["id"]],
         "snapshots": [],
     }
@@ -93,6 +96,9 @@ def test_the_result_names_artifacts_in_order_of_making(trained: Job, client: Cli
     assert (lora["kind"], lora["format"], lora["base"]) == ("lora", "peft", BASE)
     assert lora["layout"] == "ssd-1b"
     assert (lora["metadata"]["rank"], lora["metadata"]["alpha"]) == (4, 8)
+    kohya = made[3]
+    assert (kohya["kind"], kohya["format"], kohya["layout"]) == ("lora", "kohya", "ssd-1b")
+    assert kohya["name"] == "lora_kohya_ssd1b.safetensors"
 
 
 def test_the_picture_changes_with_the_lora_and_not_without(
@@ -107,6 +113,44 @@ def test_the_picture_changes_with_the_lora_and_not_without(
     assert before == without
     assert before != after
     assert Image.open(io.BytesIO(off)).tobytes() == Image.open(io.BytesIO(before)).tobytes()
+
+
+def test_a_finished_training_is_made_longer(trained: Job, client: Client, tmp_path: Path) -> None:
+    longer = client.wait(client.extend(trained["id"], 2)["id"])
+    assert longer["state"] == "succeeded", longer["error"]
+    assert (longer["parent"], longer["progress"]["steps"]) == (trained["id"], 14)
+    assert longer["result"]
+    report = json.loads(
+        client.download(longer["result"]["report"], tmp_path / "report.json").read_text()
+    )
+    assert (report["resumed_from_step"], report["exact"]) == (12, True)
+
+
+def test_captioned_pictures_are_learnt_from_a_lora_on(
+    trained: Job, client: Client, tmp_path: Path
+) -> None:
+    assert trained["result"]
+    dataset = client.create_dataset("pets", kind="captioned")
+    paths = pictures.write(tmp_path / "pets", 3)
+    for path in paths:
+        path.with_suffix(".txt").write_text(f"a photo of {path.stem}")
+    client.upload(dataset["id"], [tmp_path / "pets"])
+    spec = {"base": BASE, "dataset": dataset["id"], "method": "captioned", "steps": 2}
+    spec |= {"lora": {"rank": 4}, "init_from": trained["result"]["lora"], "caption_dropout": 0.1}
+    done = client.wait(client.fine_tune(spec)["id"])
+    assert done["state"] == "succeeded", done["error"]
+
+
+def test_both_formats_of_the_lora_draw_the_same(
+    trained: Job, client: Client, tmp_path: Path
+) -> None:
+    assert trained["result"]
+    drawn = [
+        picture(client, generate(client, loras=[{"artifact": trained["result"][role]}]), tmp_path)
+        for role in ("lora", "lora_kohya")
+    ]
+    first, second = (np.asarray(Image.open(io.BytesIO(each))).astype(int) for each in drawn)
+    assert np.abs(first - second).max() <= 1
 
 
 def test_prompts_and_images_come_in_order_with_their_settings(

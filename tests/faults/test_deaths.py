@@ -1,5 +1,6 @@
 """Processes that die, and what becomes of their job: it goes on, and nothing is left behind."""
 
+import json
 import os
 import signal
 import subprocess
@@ -46,17 +47,18 @@ def dataset(server: Server, tmp_path_factory: pytest.TempPathFactory) -> str:
     return dataset["id"]
 
 
-def begin(client: Client, dataset: str, steps: int = 30) -> Job:
-    """A training that is past its first step."""
+def begin(client: Client, dataset: str, steps: int = 30, past: int = 1, **fields: Any) -> Job:
+    """A training that is past its first steps."""
     spec: dict[str, Any] = {
         "base": "nano-ssd-1b",
         "dataset": dataset,
         "instance_prompt": "a photo of sks dog",
         "steps": steps,
+        **fields,
     }
     job = client.fine_tune(spec)
     for now, _ in client.watch(job["id"]):
-        if now["progress"]["step"] >= 1:
+        if now["progress"]["step"] >= past:
             return now
     raise AssertionError(f"it ended before it began: {client.job(job['id'])}")
 
@@ -70,7 +72,7 @@ def check_it_ended_once(client: Client, job: Job, attempt: int) -> Job:
     assert (ended["state"], ended["attempt"]) == ("succeeded", attempt), ended["error"]
     assert states(client, job).count("succeeded") == 1
     made = list(client.artifacts_of(job["id"]))
-    assert [artifact["role"] for artifact in made] == ["lora", "report"]
+    assert [artifact["role"] for artifact in made] == ["lora", "lora_kohya", "report"]
     attempts = [event["attempt"] for event in client.events(job["id"])]
     assert attempts == sorted(attempts)
     return ended
@@ -89,6 +91,46 @@ def test_a_killed_runner_costs_an_attempt(
     ended = check_it_ended_once(client, job, attempt=2)
     assert ended["result"]
     client.download(ended["result"]["lora"], tmp_path / "lora.safetensors")
+
+
+SAVING: dict[str, Any] = {
+    "checkpoint_every": 2,
+    "lora": {"rank": 2, "dropout": 0.1},
+    "ema": 0.9,
+    "learning_rate": 1e-3,
+    "seed": 5,
+    "sample": {"prompts": ["a dog"], "every": 8, "steps": 2},
+    "keep_every": 8,
+}
+
+
+def test_a_training_that_is_killed_goes_on_from_its_checkpoint_to_the_same_bytes(
+    server: Server, client: Client, dataset: str, tmp_path: Path
+) -> None:
+    job = begin(client, dataset, steps=24, past=10, **SAVING)
+    kill(server.runner_pid())
+    ended = client.wait(job["id"])
+    assert (ended["state"], ended["attempt"]) == ("succeeded", 2), ended["error"]
+    assert resumed_from(client, job) >= 8
+    undisturbed = client.wait(begin(client, dataset, steps=24, **SAVING)["id"])
+    results = [done["result"] or {} for done in (ended, undisturbed)]
+    first, second = (
+        client.download(result["lora"], tmp_path / result["lora"]) for result in results
+    )
+    assert first.read_bytes() == second.read_bytes()
+    report = client.download(results[0]["report"], tmp_path / "report.json")
+    assert json.loads(report.read_text())["exact"] is True
+    assert [len(result["samples"]) for result in results] == [3, 3]
+    assert [len(result["snapshots"]) for result in results] == [2, 2]
+
+
+def resumed_from(client: Client, job: Job) -> int:
+    (said,) = [
+        event["data"]["message"]
+        for event in client.events(job["id"])
+        if str(event["data"].get("message")).startswith("going on from step")
+    ]
+    return int(said.split()[-1])
 
 
 def test_a_killed_worker_takes_its_runner_along_and_is_replaced(
@@ -154,5 +196,6 @@ def test_sigterm_gives_the_job_back_and_ends_in_time(
     assert not list(server.settings.run_path.glob("wrk_*.lock"))
     server.start_again()
     check_it_ended_once(client, job, attempt=2)
+    assert resumed_from(client, job) >= 1
     given_back = [e["data"] for e in client.events(job["id"]) if e["data"].get("reason")]
     assert [data["reason"] for data in given_back] == ["worker_stopped"]

@@ -11,7 +11,8 @@ from core.diffusion import components
 from core.diffusion.components import Components
 from core.inference import engine
 from core.specs import FineTuneSpec, GenerateSpec
-from core.training import dreambooth
+from core.training import fine_tune
+from core.training.data import Source
 from tests.support import pictures
 
 pytestmark = pytest.mark.gpu
@@ -34,7 +35,7 @@ def train(base: Components, folder: Path, out: Path) -> dict[str, torch.Tensor]:
         seed=1,
         deterministic=True,
     )
-    *_, last = dreambooth.train(spec, base, pictures.write(folder), out)
+    *_, last = fine_tune.train(spec, base, [Source(p) for p in pictures.write(folder)], out)
     return load_file(last.outputs["lora"])
 
 

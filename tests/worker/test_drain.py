@@ -262,11 +262,11 @@ def test_an_attempt_that_wakes_up_late_leaves_the_files_of_the_next(
     third: list[str] = []
     delete_prefix = Store.delete_prefix
 
-    def frozen_before_it_deletes(store: Store, prefix: str) -> None:
+    def frozen_before_it_deletes(store: Store, prefix: str, **options: Any) -> None:
         with database.write() as session:
             Attempt(second.id, second.attempt).give_back(session, "worker_lost")
         third.append(put_and_lose())
-        delete_prefix(store, prefix)
+        delete_prefix(store, prefix, **options)
 
     monkeypatch.setattr(Store, "delete_prefix", frozen_before_it_deletes)
     Record(second, database, store, settings).begin()

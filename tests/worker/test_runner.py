@@ -16,6 +16,7 @@ RUN = Run(
     kind="generate",
     spec={},
     base=BaseFolder(id="x", folder="/", embedded=True),
+    cache="/",
     out="/",
 )
 

@@ -22,7 +22,8 @@ from core.diffusion.losses import mse_per_sample
 from core.diffusion.noise import ForwardProcess, forward_process
 from core.nano.recipe.captions import caption
 from core.nano.recipe.corpus import Corpus
-from core.nano.recipe.sitting import Average, Stage
+from core.nano.recipe.sitting import Stage
+from core.training.average import Average
 
 SEED = 3301
 HELD_OUT_SEED = 3302
@@ -97,7 +98,7 @@ def train(
 
     stage = Stage("unet", trained, optimizer, average, path)
     yield from stage.run(loss_of, rate_of=lambda step: _rate(step, steps), steps=steps)
-    average.take_over()
+    average.swap()
     for module in trained.values():
         module.eval().requires_grad_(False)
     yield f"unet: held-out loss {heldout_loss(pipeline, held_out):.4f}"

@@ -4,7 +4,7 @@ A step must draw what it needs from its own number, so that it does not matter w
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,29 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from core.nano.recipe import checkpoint
+from core.training.average import Average
 
 SAVE_SECONDS = 300
 MAX_GRADIENT_NORM = 1.0
 MEMORY = 100  # steps that the loss which is told is about a mean of
-
-
-class Average:
-    """Of the weights, the later ones counting more; Karras et al. arXiv:2312.02696 on why."""
-
-    def __init__(self, weights: Sequence[Tensor], decay: float) -> None:
-        self.weights = list(weights)
-        self.tensors = [weight.detach().clone() for weight in weights]
-        self._decay = decay
-
-    def update(self, step: int) -> None:
-        """After step ``step``: the first ones count less, or the start would never be forgotten."""
-        share = 1 - min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.tensors, self.weights, share)
-
-    @torch.no_grad()
-    def take_over(self) -> None:
-        """The weights become the average."""
-        torch._foreach_copy_(self.weights, self.tensors)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from core.diffusion import lora
+from core.diffusion import adapter, lora
 from core.diffusion.components import Components
 from core.diffusion.lora import Lora
 from core.diffusion.lora_file import FILE_NAME
-from core.errors import ExportMismatch
+from core.errors import ExportMismatch, LayoutMismatch
 from core.specs import LoraSpec
 from tests.support import nano
 from tests.support.nano import NUMPY_COPY, lora_file, unet_output
@@ -108,7 +108,7 @@ def test_diffusers_loads_the_file_to_the_same_output(
     nano_ssd_1b: Components, tmp_path: Path
 ) -> None:
     made, bare = trained(nano_ssd_1b, rank=4, alpha=16), unet_output(nano_ssd_1b)
-    made.save(tmp_path / FILE_NAME)
+    nano.save(made, tmp_path / FILE_NAME)
     with made.attached(nano_ssd_1b.unet):
         expected = unet_output(nano_ssd_1b)
     pipeline = nano_ssd_1b.pipeline()
@@ -121,7 +121,7 @@ def test_diffusers_loads_the_file_to_the_same_output(
 
 def test_the_file_tells_rank_alpha_and_trigger(nano_ssd_1b: Components, tmp_path: Path) -> None:
     path = tmp_path / "lora.safetensors"
-    trained(nano_ssd_1b, rank=4, alpha=16).save(path, trigger="sks dog")
+    nano.save(trained(nano_ssd_1b, rank=4, alpha=16), path, trigger="sks dog")
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     adapter = json.loads(metadata["lora_adapter_metadata"])
@@ -137,8 +137,8 @@ def test_a_good_export_passes_and_leaves_the_base_alone(
 ) -> None:
     made, before = trained(nano_ssd_1b, rank=4, alpha=2), unet_output(nano_ssd_1b)
     modules = {name: id(module) for name, module in nano_ssd_1b.unet.named_modules()}
-    made.save(tmp_path / FILE_NAME)
-    lora.check_export(made, tmp_path / FILE_NAME, nano_ssd_1b)
+    nano.save(made, tmp_path / FILE_NAME)
+    lora.check_export(made, [tmp_path / FILE_NAME], nano_ssd_1b)
     assert torch.equal(unet_output(nano_ssd_1b), before)
     assert {name: id(module) for name, module in nano_ssd_1b.unet.named_modules()} == modules
     assert not any(parameter.requires_grad for parameter in nano_ssd_1b.unet.parameters())
@@ -180,7 +180,7 @@ def test_a_bad_export_is_refused(
     tamper: Tampering, words: str, nano_ssd_1b: Components, tmp_path: Path
 ) -> None:
     made, path = trained(nano_ssd_1b, rank=4, alpha=8), tmp_path / FILE_NAME
-    made.save(path)
+    nano.save(made, path)
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     tensors = load_file(path)
@@ -188,7 +188,7 @@ def test_a_bad_export_is_refused(
     save_file(tensors, path, metadata=metadata)
     before = unet_output(nano_ssd_1b)
     with pytest.raises(ExportMismatch, match=words):
-        lora.check_export(made, path, nano_ssd_1b)
+        lora.check_export(made, [path], nano_ssd_1b)
     assert torch.equal(unet_output(nano_ssd_1b), before)
 
 
@@ -216,3 +216,38 @@ def test_the_articles_snippet(
     image.save('demo.png')
     # fmt: on
     assert (tmp_path / "demo.png").stat().st_size > 1000
+
+
+def test_it_begins_where_another_ends(nano_ssd_1b: Components, tmp_path: Path) -> None:
+    first = trained(nano_ssd_1b, rank=4, alpha=16)
+    nano.save(first, tmp_path / FILE_NAME)
+    second = Lora(nano_ssd_1b.unet, LoraSpec(rank=4, alpha=2), seed=9)
+    second.begin_with(adapter.read(tmp_path / FILE_NAME))
+    with first.attached(nano_ssd_1b.unet):
+        expected = unet_output(nano_ssd_1b)
+    with second.attached(nano_ssd_1b.unet):
+        torch.testing.assert_close(unet_output(nano_ssd_1b), expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [({"rank": 8}, "another size or rank"), ({"targets": "transformer"}, "only one of the two")],
+)
+def test_it_begins_with_nothing_that_does_not_fit(
+    fields: dict[str, object], words: str, nano_ssd_1b: Components, tmp_path: Path
+) -> None:
+    nano.save(trained(nano_ssd_1b, rank=4), tmp_path / FILE_NAME)
+    other = Lora(nano_ssd_1b.unet, LoraSpec.model_validate({"rank": 4, **fields}), seed=0)
+    with pytest.raises(LayoutMismatch, match=words):
+        other.begin_with(adapter.read(tmp_path / FILE_NAME))
+
+
+def test_the_same_lora_is_the_same_bytes_whoever_writes_it(
+    nano_ssd_1b: Components, tmp_path: Path
+) -> None:
+    nano.save(trained(nano_ssd_1b, rank=4), tmp_path / FILE_NAME, trigger="sks \u00e9")
+    content = (tmp_path / FILE_NAME).read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert list(header["__metadata__"]) == sorted(header["__metadata__"])
+    assert header["__metadata__"]["modelspec.trigger_phrase"] == "sks \u00e9"
+    assert len(load_file(tmp_path / FILE_NAME)) == 2 * 272

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from core.diffusion import adapter
 from core.diffusion.components import Components
 from core.diffusion.lora_file import Pair
 from core.errors import LayoutMismatch
@@ -21,7 +22,7 @@ def test_one_lora_equals_diffusers(nano_ssd_1b: Components, tmp_path: Path) -> N
     pipeline.load_lora_weights(tmp_path, weight_name=path.name)
     expected = unet_output(nano_ssd_1b)
     pipeline.unload_lora_weights()
-    with adapters.applied(adapters.read(path), nano_ssd_1b.unet):
+    with adapters.applied(adapter.read(path), nano_ssd_1b.unet):
         torch.testing.assert_close(unet_output(nano_ssd_1b), expected)
 
 
@@ -36,7 +37,7 @@ def test_two_loras_at_weights_equal_set_adapters(nano_ssd_1b: Components, tmp_pa
     pipeline.set_adapters(["a", "b"], [0.75, -0.5])
     expected = unet_output(nano_ssd_1b)
     pipeline.unload_lora_weights()
-    stack = adapters.compose([(adapters.read(first), 0.75), (adapters.read(second), -0.5)])
+    stack = adapters.compose([(adapter.read(first), 0.75), (adapter.read(second), -0.5)])
     assert {len(update.a_RI) for update in stack.values()} == {6}
     with adapters.applied(stack, nano_ssd_1b.unet):
         torch.testing.assert_close(unet_output(nano_ssd_1b), expected)
@@ -46,16 +47,16 @@ def test_a_file_without_metadata_has_its_rank_for_alpha(
     nano_ssd_1b: Components, tmp_path: Path
 ) -> None:
     path = lora_file(nano_ssd_1b, tmp_path / "a.safetensors", rank=4, alpha=8)
-    told = adapters.read(path)
+    told = adapter.read(path)
     save_file(load_file(path), path)
-    untold = adapters.read(path)
+    untold = adapter.read(path)
     assert all(torch.equal(told[module].b_OR, 2 * untold[module].b_OR) for module in told)
 
 
 def test_the_base_is_bit_equal_after_it(nano_ssd_1b: Components, tmp_path: Path) -> None:
-    adapter = adapters.read(lora_file(nano_ssd_1b, tmp_path / "a.safetensors"))
+    one = adapter.read(lora_file(nano_ssd_1b, tmp_path / "a.safetensors"))
     before = unet_output(nano_ssd_1b)
-    with adapters.applied(adapter, nano_ssd_1b.unet):
+    with adapters.applied(one, nano_ssd_1b.unet):
         assert not torch.equal(unet_output(nano_ssd_1b), before)
     assert torch.equal(unet_output(nano_ssd_1b), before)
 
@@ -70,11 +71,11 @@ def test_a_lora_of_another_layout_is_refused_before_a_hook_is_set(
     nano_folders: Mapping[str, Path], nano_ssd_1b: Components, tmp_path: Path
 ) -> None:
     large = nano.load(nano_folders["nano-sdxl"])
-    adapter = adapters.read(lora_file(large, tmp_path / "sdxl.safetensors"))
+    one = adapter.read(lora_file(large, tmp_path / "sdxl.safetensors"))
     before = unet_output(nano_ssd_1b)
     with (
         pytest.raises(LayoutMismatch, match=r"`[a-z]+_block[s.\w]*transformer_blocks[.\w]*`"),
-        adapters.applied(adapter, nano_ssd_1b.unet),
+        adapters.applied(one, nano_ssd_1b.unet),
     ):
         pass
     assert torch.equal(unet_output(nano_ssd_1b), before)
@@ -96,7 +97,7 @@ def test_a_key_of_another_format_is_named(tmp_path: Path) -> None:
     path = tmp_path / "kohya.safetensors"
     save_file({"lora_unet_mid_block.lora_down.weight": torch.zeros(1, 1)}, path)
     with pytest.raises(LayoutMismatch, match=r"lora_unet_mid_block\.lora_down\.weight"):
-        adapters.read(path)
+        adapter.read(path)
 
 
 @pytest.mark.parametrize(("there", "missing"), [("A", "B"), ("B", "A")])
@@ -104,4 +105,4 @@ def test_half_a_pair_is_named(there: str, missing: str, tmp_path: Path) -> None:
     path = tmp_path / "half.safetensors"
     save_file({f"unet.x.to_q.lora_{there}.weight": torch.zeros(1, 1)}, path)
     with pytest.raises(LayoutMismatch, match=rf"unet\.x\.to_q\.lora_{missing}\.weight"):
-        adapters.read(path)
+        adapter.read(path)

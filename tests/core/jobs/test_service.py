@@ -16,9 +16,11 @@ from core.errors import (
     BaseNotAvailable,
     BaseUnknown,
     DatasetEmpty,
+    DatasetNotCaptioned,
     LayoutMismatch,
     NotFound,
     TooMany,
+    Unprocessable,
     WrongState,
 )
 from core.jobs import service as jobs
@@ -56,7 +58,7 @@ def fine_tune(dataset: str, **fields: Any) -> dict[str, Any]:
     } | fields
 
 
-def make_lora(database: Database, base: str, owner: str = "ada") -> str:
+def make_lora(database: Database, base: str, owner: str = "ada", rank: int = 8) -> str:
     with database.write() as session:
         return artifacts.record(
             session,
@@ -69,6 +71,7 @@ def make_lora(database: Database, base: str, owner: str = "ada") -> str:
             files=[StoredFile("x", 1, "0" * 64, "x")],
             base=base,
             layout=bases.CATALOGUE[base].layout.id,
+            facts={"rank": rank},
         ).id
 
 
@@ -131,6 +134,77 @@ def test_an_empty_dataset_is_refused(database: Database, settings: Settings) -> 
         assert datasets.get(session, "ada", dataset).sha256 is None
 
 
+def test_without_a_prompt_every_picture_needs_a_caption(
+    database: Database, settings: Settings
+) -> None:
+    dataset = make_dataset(database, 3)
+    spec = fine_tune(dataset, instance_prompt=None, method="captioned")
+    refuse(database, settings, DatasetNotCaptioned, "3 pictures", kind="fine_tune", spec=spec)
+    with database.write() as session:
+        for image in datasets.images_of(session, datasets.get(session, "ada", dataset)):
+            image.caption = "a dog"
+    job = submit(database, settings, kind="fine_tune", spec=spec)
+    assert (job.spec["method"], job.spec["instance_prompt"]) == ("captioned", None)
+
+
+def test_a_lora_to_begin_with_must_be_of_the_same_rank(
+    database: Database, settings: Settings
+) -> None:
+    lora = make_lora(database, "nano-ssd-1b", rank=4)
+    dataset = make_dataset(database, 3)
+    spec = fine_tune(dataset, init_from=lora)
+    refuse(
+        database, settings, Unprocessable, "rank 4.*`lora.rank` is 8", kind="fine_tune", spec=spec
+    )
+    job = submit(database, settings, kind="fine_tune", spec=spec | {"lora": {"rank": 4}})
+    assert job.spec["init_from"] == lora
+    other = make_lora(database, "nano-sdxl", rank=4)
+    with pytest.raises(LayoutMismatch):
+        submit(
+            database,
+            settings,
+            kind="fine_tune",
+            spec=spec | {"init_from": other, "lora": {"rank": 4}},
+        )
+
+
+SAVED = {
+    "step": 500,
+    "files": [{"path": "facts.json", "bytes": 1, "sha256": "0" * 64, "store_key": "jobs/x/1/a"}],
+}
+
+
+def test_only_a_fine_tune_that_succeeded_can_be_extended(
+    database: Database, settings: Settings
+) -> None:
+    drawn = submit(database, settings)
+    waiting = submit(
+        database, settings, kind="fine_tune", spec=fine_tune(make_dataset(database, 3))
+    )
+    for job in (drawn, waiting):
+        with database.write() as session, pytest.raises(WrongState, match="only a fine-tune"):
+            jobs.extend(session, settings, "ada", job.id, steps=5)
+
+
+def test_an_extension_goes_on_from_its_parents_last_checkpoint(
+    database: Database, settings: Settings
+) -> None:
+    worker = register(database, settings)
+    spec = fine_tune(make_dataset(database, 3), lora={"rank": 4})
+    submit(database, settings, kind="fine_tune", spec=spec, name="dog")
+    parent = take(database, worker)
+    attempt = Attempt(parent.id, 1)
+    with database.write() as session:
+        attempt.tell(session, "log", {"message": "saved"}, checkpoints=[SAVED])
+        attempt.succeed(session, {}, 1.0)
+    with database.write() as session:
+        longer = jobs.extend(session, settings, "ada", parent.id, steps=20)
+    assert (longer.parent, longer.name) == (parent.id, "dog")
+    assert longer.checkpoints == [SAVED]
+    assert longer.progress["steps"] == 520
+    assert longer.spec == parent.spec | {"steps": 520}
+
+
 def test_somebody_elses_dataset_is_not_there(database: Database, settings: Settings) -> None:
     dataset = make_dataset(database, 5, owner="bob")
     refuse(database, settings, NotFound, dataset, kind="fine_tune", spec=fine_tune(dataset))
@@ -142,7 +216,9 @@ def test_somebody_elses_dataset_is_not_there(database: Database, settings: Setti
         ({"lora": {"rank": 0}}, "rank"),
         ({"steps": 5, "epochs": 5}, "either"),
         ({"colour": "red"}, "colour"),
-        ({"snr_gamma": 5.0}, "snr_gamma.*not available"),
+        ({"buckets": True}, "buckets.*not available"),
+        ({"snr_gamma": 0}, "snr_gamma"),
+        ({"method": "captioned"}, "instance_prompt.*dreambooth"),
         ({"instance_prompt": "   "}, "instance_prompt"),
         ({"learning_rate": "NaN"}, "learning_rate"),
     ],

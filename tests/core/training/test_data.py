@@ -76,18 +76,24 @@ def test_time_ids_are_true_of_the_mirrored_picture(crop: str) -> None:
         assert mirrored.original_hw == plain.original_hw
 
 
-def test_moments_are_kept_by_picture_and_view(nano_ssd_1b: Components, tmp_path: Path) -> None:
+def test_a_row_holds_each_view_of_a_picture(nano_ssd_1b: Components, tmp_path: Path) -> None:
     spec = spec_with(flip=True)
-    paths = pictures.write(tmp_path, count=2)
-    encoded = [
-        view
-        for number, path in enumerate(paths)
-        for view in data.encode_views(path, number, spec, nano_ssd_1b, 64)
-    ]
-    examples = data.gather(encoded, pictures=2)
-    assert examples.views_per_picture == 2
-    assert examples.time_ids_N6.shape == (4, 6)
+    _, path = pictures.write(tmp_path, count=2)
+    row = data.encode_views(path, 1, spec, nano_ssd_1b, 64)
+    assert data.views_per_picture(spec) == 2
+    assert row["mean"].shape == row["std"].shape == (2, 4, 16, 16)
+    assert row["time_ids"].shape == (2, 6)
     mirrored = latents.to_pixels(ImageOps.mirror(pictures.draw(1)))[None]
     expected = latents.encode(nano_ssd_1b.vae, mirrored)
-    assert torch.equal(examples.moments.mean_BCHW[3:], expected.mean_BCHW)
-    assert torch.equal(examples.moments.std_BCHW[3:], expected.std_BCHW)
+    assert torch.equal(row["mean"][1:], expected.mean_BCHW)
+    assert torch.equal(row["std"][1:], expected.std_BCHW)
+
+
+@pytest.mark.parametrize(
+    ("fields", "views"),
+    [({}, 1), ({"flip": True}, 2), ({"crop": "random", "crop_variants": 3, "flip": True}, 6)],
+)
+def test_views_are_counted_as_they_are_made(fields: dict[str, object], views: int) -> None:
+    spec = spec_with(**fields)
+    assert data.views_per_picture(spec) == views
+    assert len(list(data.views(pictures.draw(0), 0, spec, 64))) == views

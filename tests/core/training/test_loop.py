@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from core.errors import NonFiniteLoss
 from core.specs import FineTuneSpec
-from core.training import loop
+from core.training import loop, optimizer
+from core.training.trainee import enrol
 
 
 def spec_with(**fields: object) -> FineTuneSpec:
@@ -23,9 +24,15 @@ def weight() -> nn.Parameter:
     return nn.Parameter(torch.tensor([1.0, -2.0]))
 
 
+def run(
+    weight: nn.Parameter, micro_loss: loop.MicroLoss, spec: FineTuneSpec, steps: int
+) -> Iterator[loop.Progress]:
+    return loop.run(enrol({"weight": weight}, spec), micro_loss, spec, steps)
+
+
 def test_equals_torchs_own_adamw(weight: nn.Parameter) -> None:
     spec = spec_with(learning_rate=0.1, weight_decay=0.5, max_grad_norm=100, schedule="linear")
-    list(loop.run([weight], lambda step, micro: weight.square().sum(), spec, steps=5))
+    list(run(weight, lambda step, micro: weight.square().sum(), spec, steps=5))
     plain = nn.Parameter(torch.tensor([1.0, -2.0]))
     optimizer = torch.optim.AdamW([plain], lr=0.1, weight_decay=0.5)
     for step in range(5):
@@ -36,12 +43,6 @@ def test_equals_torchs_own_adamw(weight: nn.Parameter) -> None:
     torch.testing.assert_close(weight, plain)
 
 
-def test_the_optimizer_has_what_was_asked_for(weight: nn.Parameter) -> None:
-    (group,) = loop.adamw([weight], spec_with(learning_rate=3e-4, weight_decay=0.7)).param_groups
-    assert (group["lr"], group["weight_decay"]) == (3e-4, 0.7)
-    assert (group["betas"], group["eps"]) == ((0.9, 0.999), 1e-8)
-
-
 def test_micro_batches_add_up_to_their_mean(weight: nn.Parameter) -> None:
     seen: list[tuple[int, int]] = []
 
@@ -50,7 +51,7 @@ def test_micro_batches_add_up_to_their_mean(weight: nn.Parameter) -> None:
         return weight.sum() * (micro + 1)
 
     spec = spec_with(accumulation=3)
-    reports = list(loop.run([weight], micro_loss, spec, steps=2))
+    reports = list(run(weight, micro_loss, spec, steps=2))
     assert seen == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
     assert reports[-1].loss == pytest.approx(-1.0 * 2, rel=1e-3)
 
@@ -60,18 +61,19 @@ def test_gradients_are_cut_to_their_norm(
 ) -> None:
     norms: list[float] = []
 
-    def record(optimizer: torch.optim.AdamW, bad: Tensor, rate: float) -> None:
+    def record(_: torch.optim.Optimizer, skip: Tensor, rate: float) -> None:
         assert weight.grad is not None
         norms.append(weight.grad.norm().item())
 
-    monkeypatch.setattr(loop, "_step_unless", record)
-    list(loop.run([weight], lambda *_: 50 * weight.sum(), spec_with(max_grad_norm=0.25), 1))
+    monkeypatch.setattr(optimizer, "step_unless", record)
+    list(run(weight, lambda *_: 50 * weight.sum(), spec_with(max_grad_norm=0.25), 1))
     assert norms == [pytest.approx(0.25, rel=1e-4)]
 
 
+@pytest.mark.parametrize("kind", ["adamw", "adafactor"])
 @pytest.mark.parametrize("poison", ["loss", "gradient"])
 def test_a_loss_that_is_not_finite_ends_with_the_last_good_weights(
-    poison: str, weight: nn.Parameter
+    poison: str, kind: str, weight: nn.Parameter
 ) -> None:
     kept: list[Tensor] = []
 
@@ -85,9 +87,25 @@ def test_a_loss_that_is_not_finite_ends_with_the_last_good_weights(
         return (weight - weight.detach()).square().sum().sqrt()
 
     with pytest.raises(NonFiniteLoss, match="at step 4"):
-        list(loop.run([weight], micro_loss, spec_with(learning_rate=0.1), steps=20))
+        list(run(weight, micro_loss, spec_with(learning_rate=0.1, optimizer=kind), steps=20))
     assert torch.equal(weight.detach(), kept[3])
     assert not torch.equal(kept[3], kept[2])
+
+
+def test_in_half_precision_a_gradient_that_overflows_costs_a_step(weight: nn.Parameter) -> None:
+    trainee = enrol({"weight": weight}, spec_with(learning_rate=0.1), torch.float16)
+    kept: list[Tensor] = []
+
+    def micro_loss(step: int, micro: int) -> Tensor:
+        kept.append(weight.detach().clone())
+        # the gradient passes through half precision, where 65504 is the largest number
+        return (weight.half() * (100 if step == 2 else 0.01)).float().sum()
+
+    list(loop.run(trainee, micro_loss, spec_with(learning_rate=0.1), steps=4))
+    kept.append(weight.detach())
+    moved = [not torch.equal(kept[step], kept[step + 1]) for step in range(4)]
+    assert moved == [False, True, False, True]  # the first scale, 65536, is too large by itself
+    assert trainee.scaler.get_scale() == 65536 / 4
 
 
 def test_the_device_is_read_every_few_steps_only(
@@ -101,15 +119,15 @@ def test_the_device_is_read_every_few_steps_only(
         return item(self)
 
     monkeypatch.setattr(Tensor, "item", counting)
-    reports = list(loop.run([weight], lambda *_: weight.square().sum(), spec_with(), steps=25))
+    reports = list(run(weight, lambda *_: weight.square().sum(), spec_with(), steps=25))
     assert [report.step for report in reports if report.loss is not None] == [10, 20, 25]
     assert len(reads) == 2 * 3
 
 
 def test_losses_that_are_read_are_means_since_the_last(weight: nn.Parameter) -> None:
     losses = iter(range(1, 16))
-    run = loop.run([weight], lambda *_: weight.sum() * 0 + next(losses), spec_with(), steps=15)
-    assert [report.loss for report in run if report.loss is not None] == [5.5, 13.0]
+    taken = run(weight, lambda *_: weight.sum() * 0 + next(losses), spec_with(), steps=15)
+    assert [report.loss for report in taken if report.loss is not None] == [5.5, 13.0]
 
 
 def rates(steps: int, **fields: object) -> Iterator[float]:
@@ -128,7 +146,7 @@ def test_learning_rates() -> None:
 
 
 def test_each_report_says_the_rate_that_its_step_used(weight: nn.Parameter) -> None:
-    run = loop.run([weight], lambda *_: weight.sum(), spec_with(warmup_steps=4), steps=4)
-    assert [report.learning_rate for report in run] == pytest.approx(
+    taken = run(weight, lambda *_: weight.sum(), spec_with(warmup_steps=4), steps=4)
+    assert [report.learning_rate for report in taken] == pytest.approx(
         [0.25e-4, 0.5e-4, 0.75e-4, 1e-4]
     )

@@ -1,0 +1,52 @@
+"""Recipes: what a job is asked to do, as a file. Ours are in ``api/recipes``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from api.answers import Job
+from api.client import ClientError
+
+FOLDER = Path(__file__).resolve().parents[1] / "recipes"
+
+
+def names() -> list[str]:
+    """Of ours."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def read(recipe: str) -> tuple[str, dict[str, Any]]:
+    """A job's kind and spec. Raises ClientError where there is no such recipe."""
+    ours = FOLDER / f"{recipe}.json"
+    path = ours if recipe in names() else Path(recipe)
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+        return written["kind"], written["spec"]
+    except FileNotFoundError:
+        raise ClientError(
+            f"There is no recipe {recipe!r}: it is neither a file nor one of {', '.join(names())}."
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ClientError(f"{path} is no recipe, an object with `kind` and `spec`.") from error
+
+
+def write(job: Job) -> str:
+    """The recipe that a job was made by."""
+    return json.dumps({"kind": job["kind"], "spec": job["spec"]}, indent=2)
+
+
+def change(spec: dict[str, Any], text: str) -> None:
+    """Puts ``lora.rank=16`` into a spec; a value that is no JSON is a text."""
+    path, equals, value = text.partition("=")
+    if not equals:
+        raise ClientError(f"--set {text}: write FIELD=VALUE, as in lora.rank=16.")
+    *parents, name = path.split(".")
+    for parent in parents:
+        inner = spec.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise ClientError(f"--set {text}: {parent} has no fields.")
+        spec = inner
+    try:
+        spec[name] = json.loads(value)
+    except ValueError:
+        spec[name] = value

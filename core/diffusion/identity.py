@@ -1,0 +1,48 @@
+"""What decides the numbers that a base computes: its files, the libraries, the arithmetic."""
+
+import hashlib
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from core.diffusion.components import Components
+from core.files.digest import sha256_of
+
+LIBRARIES = ("torch", "diffusers", "transformers")
+
+
+def identity(components: Components, *parts: str) -> dict[str, str]:
+    """Two bases with the same identity give the same numbers, but for the thread count.
+
+    Args:
+        parts: subfolders of the pipeline, such as ``vae``.
+    """
+    return files(components, *parts) | arithmetic(components)
+
+
+def files(components: Components, *parts: str) -> dict[str, str]:
+    """Hashes of the parts' folders."""
+    return {part: _digest(components.folder / part) for part in parts}
+
+
+def arithmetic(components: Components) -> dict[str, str]:
+    """The libraries that compute, what they compute with and where."""
+    return {name: version(name) for name in LIBRARIES} | {
+        "dtype": str(components.dtype).removeprefix("torch."),
+        "device": _device_name(components.device),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@lru_cache(maxsize=64)
+def _digest(folder: Path) -> str:
+    """Read once a process: a base that changes under a process that has loaded it is no base."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder)} {sha256_of(path)}\n".encode())
+    return digest.hexdigest()
