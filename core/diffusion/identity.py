@@ -1,6 +1,5 @@
 """What decides the numbers that a base computes: its files, the libraries, the arithmetic."""
 
-import hashlib
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import torch
 
 from core.diffusion.components import Components
-from core.files.digest import sha256_of
+from core.files.digest import sha256_of_folder
 
 LIBRARIES = ("torch", "diffusers", "transformers")
 
@@ -42,7 +41,4 @@ def _device_name(device: torch.device) -> str:
 @lru_cache(maxsize=64)
 def _digest(folder: Path) -> str:
     """Read once a process: a base that changes under a process that has loaded it is no base."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(folder)} {sha256_of(path)}\n".encode())
-    return digest.hexdigest()
+    return sha256_of_folder(folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from core.files.atomic import sync
-from core.files.digest import sha256_of
+from core.files.digest import sha256_of_folder
 from core.layouts import SSD_1B
 from core.nano import shape
 
@@ -27,7 +27,7 @@ def build(teacher: Path, folder: Path) -> None:
         teacher: nano-sdxl's pipeline folder.
         folder: what ``StableDiffusionXLPipeline.from_pretrained`` is to load.
     """
-    origin = f"{sha256_of(teacher / 'unet' / 'diffusion_pytorch_model.safetensors')} {SEED}\n"
+    origin = f"{sha256_of_folder(teacher)} {SEED}\n"
     if _is_made_from(origin, folder):
         return
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
@@ -36,8 +36,7 @@ def build(teacher: Path, folder: Path) -> None:
         (aside / MADE_FROM).write_text(origin)
         for path in [*aside.rglob("*"), aside]:
             sync(path)
-        shutil.rmtree(folder, ignore_errors=True)
-        _rename_unless_made(aside, folder, origin)
+        _take_its_place(aside, folder, origin)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -49,7 +48,10 @@ def _is_made_from(origin: str, folder: Path) -> bool:
         return False
 
 
-def _rename_unless_made(aside: Path, folder: Path, origin: str) -> None:
+def _take_its_place(aside: Path, folder: Path, origin: str) -> None:
+    if _is_made_from(origin, folder):
+        return  # what another process has made meanwhile, somebody may be reading
+    shutil.rmtree(folder, ignore_errors=True)
     try:
         aside.rename(folder)
     except OSError:

@@ -5,6 +5,7 @@ A view is a crop, mirrored or not. V counts the views of one picture.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from core.diffusion import conditioning, latents
 from core.diffusion.components import Components
+from core.files.digest import sha256_of
 from core.specs import FineTuneSpec
 from core.training import draws
 from core.training.shelf import Row
@@ -44,6 +46,11 @@ class Source:
 
     path: Path
     caption: str | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file's bytes."""
+        return sha256_of(self.path)
 
 
 def open_picture(path: Path) -> Image.Image:

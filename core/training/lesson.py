@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -46,7 +47,7 @@ class Lesson:
     dropout: float = 0.0
     name: str = ""
 
-    @property
+    @cached_property
     def latent_shape(self) -> tuple[int, ...]:
         """(C, H, W)."""
         return tuple(self.views[self.pictures[0]]["mean"].shape[1:])

@@ -32,7 +32,7 @@ def origin_of(
 ) -> Origin:
     lesson = key_of(
         spec=spec.model_dump(mode="json", exclude=set(LENGTH)),
-        pictures=[[sha256_of(source.path), source.caption] for source in sources],
+        pictures=[[source.sha256, source.caption] for source in sources],
         base=files(components, *PARTS),
         init_from=sha256_of(init_from) if init_from else None,
     )

@@ -10,7 +10,6 @@ from core.diffusion.components import Components
 from core.diffusion.identity import identity
 from core.diffusion.lora import Lora
 from core.errors import DatasetNotCaptioned
-from core.files.digest import sha256_of
 from core.specs import FineTuneSpec
 from core.training import captions, class_pictures, data, draws, measure, samples
 from core.training.cache import Cache, key_of
@@ -129,7 +128,7 @@ def _cached_views(
         key = key_of(
             what="views",
             base=base,
-            picture=sha256_of(source.path),
+            picture=source.sha256,
             side=side,
             flip=spec.flip,
             # random crops are drawn by the picture's number

@@ -105,7 +105,7 @@ class Run:
         with self.trainee.shown(), self.course.lora.evaluating():
             if keeps:
                 path = self.out / "snapshots" / f"lora-step-{step:06d}.safetensors"
-                export.save_for_diffusers(self.course.lora, path, spec)
+                export.save_for_diffusers(self.course.lora, path, trigger=spec.trigger)
                 yield replace(report, message="saving", snapshot=path)
             if samples:
                 assert self.studio is not None, "there is one where samples are wanted"

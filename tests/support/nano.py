@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from core.diffusion.components import Components
-    from core.diffusion.lora import Lora
 
 NUMPY_COPY = pytest.mark.filterwarnings(
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
@@ -57,28 +56,15 @@ def lora_file(
 
     from core.diffusion import lora
     from core.specs import LoraSpec
+    from core.training import export
 
     trained = lora.Lora(components.unet, LoraSpec(rank=rank, alpha=alpha), seed=seed)
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for b_OR in trained.b:
             b_OR.normal_(0, 0.05, generator=generator)
-    save(trained, path)
+    export.save_for_diffusers(trained, path)
     return path
-
-
-def save(lora: Lora, path: Path, *, trigger: str | None = None) -> None:
-    """The file for diffusers."""
-    from core.diffusion import lora_file
-
-    lora_file.write(
-        path,
-        lora.pairs(),
-        rank=lora.rank,
-        alpha=lora.alpha,
-        targets=lora.suffixes,
-        trigger=trigger,
-    )
 
 
 def unet_output(components: Components) -> Tensor:

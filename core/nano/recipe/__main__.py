@@ -49,8 +49,7 @@ def main() -> None:
     seen = _corpus(given, pipeline, (drawn, icons), corpus.SEED, given.scenes)
     held_out_count = min(MOST_HELD_OUT, given.scenes)
     held_out = _corpus(given, pipeline, (drawn, icons), corpus.HELD_OUT_SEED, held_out_count)
-    path = given.work / "unet.safetensors"
-    for line in denoiser.train(pipeline, seen, held_out, given.unet_steps, path):
+    for line in denoiser.train(pipeline, seen, held_out, given.unet_steps, given.work / "unet"):
         say(line)
     out = given.work / "nano-sdxl"
     _export(pipeline, out)
@@ -89,8 +88,8 @@ def _cutouts(given: argparse.Namespace) -> tuple[list[Cutout], list[Cutout], lis
 def _train_vae(
     given: argparse.Namespace, pipeline: StableDiffusionXLPipeline, cutouts: list[Cutout]
 ) -> None:
-    vae, path = pipeline.vae, given.work / "vae.safetensors"
-    for line in autoencoder.train(vae, cutouts, given.vae_steps, path):
+    vae = pipeline.vae
+    for line in autoencoder.train(vae, cutouts, given.vae_steps, given.work / "vae"):
         say(line)
     autoencoder.standardise(vae, cutouts)
     say(f"vae held-out L1 {autoencoder.error(vae, cutouts):.4f}")
@@ -113,6 +112,9 @@ def _corpus(
 
 
 def _export(pipeline: StableDiffusionXLPipeline, out: Path) -> None:
+    for tokenizer in (pipeline.tokenizer, pipeline.tokenizer_2):
+        # whoever asked it last to cut a text short does not decide for all who load it
+        tokenizer.backend_tokenizer.no_truncation()
     pipeline.to(dtype=torch.float16).save_pretrained(out)
     for part in ("text_encoder", "text_encoder_2"):
         # transformers loads in the precision that the config names unless told, diffusers in

@@ -17,7 +17,7 @@ from torch import Tensor
 from core.nano import shape
 from core.nano.recipe import scenes
 from core.nano.recipe.scenes import Array, Cutout
-from core.nano.recipe.sitting import Stage
+from core.nano.recipe.sitting import stage
 
 SEED = 3101
 HELD_OUT_SEED = 3102
@@ -31,18 +31,18 @@ SIZE_WEIGHT = 1e-3
 HELD_OUT = 256  # pictures
 
 
-def train(vae: AutoencoderKL, cutouts: list[Cutout], steps: int, path: Path) -> Iterator[str]:
+def train(vae: AutoencoderKL, cutouts: list[Cutout], steps: int, work: Path) -> Iterator[str]:
     """Trains in place, in sittings; yields a line now and then.
 
     Args:
         vae: in float32; trained under bfloat16 autocast.
         cutouts: to compose scenes of.
         steps: of ``BATCH`` scenes; the rate falls to zero over them.
-        path: the checkpoint.
+        work: the folder that keeps it between sittings.
     """
     vae.train().requires_grad_(True).to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(vae.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99))
-    yield from Stage("vae", {"vae": vae}, optimizer, None, path).run(
+    yield from stage("vae", dict(vae.named_parameters()), optimizer, None, work).run(
         loss_of=lambda step: _loss(vae, cutouts, step),
         rate_of=lambda step: _rate(step, steps),
         steps=steps,

@@ -22,7 +22,7 @@ from core.diffusion.losses import mse_per_sample
 from core.diffusion.noise import ForwardProcess, forward_process
 from core.nano.recipe.captions import caption
 from core.nano.recipe.corpus import Corpus
-from core.nano.recipe.sitting import Stage
+from core.nano.recipe.sitting import stage
 from core.training.average import Average
 
 SEED = 3301
@@ -73,18 +73,22 @@ def train(
     corpus: Corpus,
     held_out: Corpus,
     steps: int,
-    path: Path,
+    work: Path,
 ) -> Iterator[str]:
-    """Trains in place, in sittings kept at ``path``; yields a line now and then.
+    """Trains in place, in sittings kept in ``work``; yields a line now and then.
 
     At the end the pipeline holds the average.
     """
     trained = modules(pipeline)
-    weights = [weight for module in trained.values() for weight in module.parameters()]
+    weights = {
+        f"{part}.{name}": weight
+        for part, module in trained.items()
+        for name, weight in module.named_parameters()
+    }
     optimizer = torch.optim.AdamW(
-        weights, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=DECAY, fused=True
+        weights.values(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=DECAY, fused=True
     )
-    average = Average(weights, AVERAGE_DECAY)
+    average = Average(list(weights.values()), AVERAGE_DECAY)
     process = forward_process(pipeline.scheduler.config, torch.device("cpu"))
     level_T = timestep_density(process).cumsum(0)
 
@@ -96,8 +100,9 @@ def train(
         told = tell(pipeline, corpus, rows_B, random)
         return _losses(pipeline, process, corpus, rows_B, timesteps_B, told, noise).mean()
 
-    stage = Stage("unet", trained, optimizer, average, path)
-    yield from stage.run(loss_of, rate_of=lambda step: _rate(step, steps), steps=steps)
+    yield from stage("unet", weights, optimizer, average, work).run(
+        loss_of, rate_of=lambda step: _rate(step, steps), steps=steps
+    )
     average.swap()
     for module in trained.values():
         module.eval().requires_grad_(False)

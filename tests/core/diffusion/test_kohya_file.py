@@ -15,7 +15,7 @@ from core.diffusion.lora import Lora
 from core.errors import LayoutMismatch
 from core.layouts import LAYOUTS, SDXL, SSD_1B, Layout
 from core.specs import LoraSpec
-from tests.support import nano
+from core.training import export
 from tests.support.nano import unet_output
 
 ORIGINAL = {
@@ -80,7 +80,7 @@ def test_diffusers_loads_it_to_the_trained_output(
 
 
 def test_ours_reads_both_forms_alike(trained: Lora, path: Path, tmp_path: Path) -> None:
-    nano.save(trained, tmp_path / lora_file.FILE_NAME)
+    export.save_for_diffusers(trained, tmp_path / lora_file.FILE_NAME)
     ours, theirs = adapter.read(tmp_path / lora_file.FILE_NAME), adapter.read(path)
     assert ours.keys() == theirs.keys()
     for module, pair in ours.items():

@@ -18,6 +18,7 @@ from core.diffusion.lora import Lora
 from core.diffusion.lora_file import FILE_NAME
 from core.errors import ExportMismatch, LayoutMismatch
 from core.specs import LoraSpec
+from core.training import export
 from tests.support import nano
 from tests.support.nano import NUMPY_COPY, lora_file, unet_output
 
@@ -108,7 +109,7 @@ def test_diffusers_loads_the_file_to_the_same_output(
     nano_ssd_1b: Components, tmp_path: Path
 ) -> None:
     made, bare = trained(nano_ssd_1b, rank=4, alpha=16), unet_output(nano_ssd_1b)
-    nano.save(made, tmp_path / FILE_NAME)
+    export.save_for_diffusers(made, tmp_path / FILE_NAME)
     with made.attached(nano_ssd_1b.unet):
         expected = unet_output(nano_ssd_1b)
     pipeline = nano_ssd_1b.pipeline()
@@ -121,7 +122,7 @@ def test_diffusers_loads_the_file_to_the_same_output(
 
 def test_the_file_tells_rank_alpha_and_trigger(nano_ssd_1b: Components, tmp_path: Path) -> None:
     path = tmp_path / "lora.safetensors"
-    nano.save(trained(nano_ssd_1b, rank=4, alpha=16), path, trigger="sks dog")
+    export.save_for_diffusers(trained(nano_ssd_1b, rank=4, alpha=16), path, trigger="sks dog")
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     adapter = json.loads(metadata["lora_adapter_metadata"])
@@ -137,7 +138,7 @@ def test_a_good_export_passes_and_leaves_the_base_alone(
 ) -> None:
     made, before = trained(nano_ssd_1b, rank=4, alpha=2), unet_output(nano_ssd_1b)
     modules = {name: id(module) for name, module in nano_ssd_1b.unet.named_modules()}
-    nano.save(made, tmp_path / FILE_NAME)
+    export.save_for_diffusers(made, tmp_path / FILE_NAME)
     lora.check_export(made, [tmp_path / FILE_NAME], nano_ssd_1b)
     assert torch.equal(unet_output(nano_ssd_1b), before)
     assert {name: id(module) for name, module in nano_ssd_1b.unet.named_modules()} == modules
@@ -180,7 +181,7 @@ def test_a_bad_export_is_refused(
     tamper: Tampering, words: str, nano_ssd_1b: Components, tmp_path: Path
 ) -> None:
     made, path = trained(nano_ssd_1b, rank=4, alpha=8), tmp_path / FILE_NAME
-    nano.save(made, path)
+    export.save_for_diffusers(made, path)
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     tensors = load_file(path)
@@ -220,7 +221,7 @@ def test_the_articles_snippet(
 
 def test_it_begins_where_another_ends(nano_ssd_1b: Components, tmp_path: Path) -> None:
     first = trained(nano_ssd_1b, rank=4, alpha=16)
-    nano.save(first, tmp_path / FILE_NAME)
+    export.save_for_diffusers(first, tmp_path / FILE_NAME)
     second = Lora(nano_ssd_1b.unet, LoraSpec(rank=4, alpha=2), seed=9)
     second.begin_with(adapter.read(tmp_path / FILE_NAME))
     with first.attached(nano_ssd_1b.unet):
@@ -236,7 +237,7 @@ def test_it_begins_where_another_ends(nano_ssd_1b: Components, tmp_path: Path) -
 def test_it_begins_with_nothing_that_does_not_fit(
     fields: dict[str, object], words: str, nano_ssd_1b: Components, tmp_path: Path
 ) -> None:
-    nano.save(trained(nano_ssd_1b, rank=4), tmp_path / FILE_NAME)
+    export.save_for_diffusers(trained(nano_ssd_1b, rank=4), tmp_path / FILE_NAME)
     other = Lora(nano_ssd_1b.unet, LoraSpec.model_validate({"rank": 4, **fields}), seed=0)
     with pytest.raises(LayoutMismatch, match=words):
         other.begin_with(adapter.read(tmp_path / FILE_NAME))
@@ -245,7 +246,9 @@ def test_it_begins_with_nothing_that_does_not_fit(
 def test_the_same_lora_is_the_same_bytes_whoever_writes_it(
     nano_ssd_1b: Components, tmp_path: Path
 ) -> None:
-    nano.save(trained(nano_ssd_1b, rank=4), tmp_path / FILE_NAME, trigger="sks \u00e9")
+    export.save_for_diffusers(
+        trained(nano_ssd_1b, rank=4), tmp_path / FILE_NAME, trigger="sks \u00e9"
+    )
     content = (tmp_path / FILE_NAME).read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     assert list(header["__metadata__"]) == sorted(header["__metadata__"])

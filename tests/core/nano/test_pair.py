@@ -1,5 +1,6 @@
 """The nano pair: complete, deterministic, and SDXL's in every respect but size."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import torch
 from diffusers import DiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from core.bases import CATALOGUE, NANO_SDXL
 from core.diffusion import conditioning, latents
@@ -65,6 +67,36 @@ def test_a_folder_of_another_teacher_is_replaced(
     student.build(NANO_SDXL, there)
     assert contents(there) == contents(nano_folders["nano-ssd-1b"])
     assert list(tmp_path.iterdir()) == [there]
+
+
+def test_a_teacher_with_another_text_encoder_is_another(
+    nano_folders: Mapping[str, Path], tmp_path: Path
+) -> None:
+    teacher, made = tmp_path / "teacher", tmp_path / "nano"
+    shutil.copytree(NANO_SDXL, teacher)
+    weights = teacher / "text_encoder" / "model.safetensors"
+    tensors = {name: tensor * 2 for name, tensor in load_file(weights).items()}
+    save_file(tensors, weights)
+    shutil.copytree(nano_folders["nano-ssd-1b"], made)
+    student.build(teacher, made)
+    assert (made / "text_encoder" / "model.safetensors").read_bytes() == weights.read_bytes()
+
+
+def test_a_folder_that_another_process_made_meanwhile_is_not_touched(
+    nano_folders: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tmp_path / "nano"
+    save = UNet2DConditionModel.save_pretrained
+
+    def save_while_another_makes_it(unet: UNet2DConditionModel, folder: Path) -> None:
+        save(unet, folder)
+        shutil.copytree(nano_folders["nano-ssd-1b"], made)
+
+    monkeypatch.setattr(UNet2DConditionModel, "save_pretrained", save_while_another_makes_it)
+    monkeypatch.setattr(Path, "rename", None)
+    student.build(NANO_SDXL, made)
+    assert contents(made) == contents(nano_folders["nano-ssd-1b"])
+    assert list(tmp_path.iterdir()) == [made]
 
 
 @pytest.mark.parametrize("name", ["nano-sdxl", "nano-ssd-1b"])

@@ -16,6 +16,7 @@ from torch import nn
 from core.bases import CATALOGUE
 from core.diffusion import latents
 from core.diffusion.noise import forward_process
+from core.errors import NonFiniteLoss
 from core.layouts import SDXL
 from core.nano import shape, tokens
 from core.nano.recipe import (
@@ -112,6 +113,15 @@ def test_a_denoiser_that_was_stopped_goes_on_alike(
     for part, module in denoiser.modules(whole).items():
         assert same(module, denoiser.modules(resumed)[part])
         assert not same(module, denoiser.modules(stopped)[part])
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autoencoder, "LEARNING_RATE", float("inf"))
+    with pytest.raises(NonFiniteLoss, match="at step 2"):
+        run(autoencoder.train(shape.vae(), CUTOUTS, 3, tmp_path / "vae"))
+    assert not (tmp_path / "vae").exists()
 
 
 def test_timesteps_are_drawn_as_often_as_they_weigh() -> None:
@@ -211,17 +221,21 @@ def test_a_classifier_learns_to_tell_shapes_from_grounds() -> None:
 def test_the_recipe_runs_from_nothing_and_is_skipped_when_done(tmp_path: Path) -> None:
     few = ["--vae-steps", "1", "--scenes", "8", "--unet-steps", "1"]
     command = [sys.executable, "-m", "core.nano.recipe", "--work", str(tmp_path), *few]
-    first, again = (
-        subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)
-    )
+    said, made = [], []
+    for _ in range(2):
+        said.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        files = sorted(path for path in (tmp_path / "nano-sdxl").rglob("*") if path.is_file())
+        made.append({path: path.read_bytes() for path in files})
+    first, again = said
     assert [line.split(",")[0] for line in first.splitlines() if " step " in line] == [
         "vae: step 1 of 1",
         "unet: step 1 of 1",
     ]
     assert " step " not in again
-    made = load(tmp_path / "nano-sdxl")
+    assert made[0] == made[1]
+    loaded = load(tmp_path / "nano-sdxl")
     assert (
-        sum(weight.numel() for weight in made.unet.parameters())
+        sum(weight.numel() for weight in loaded.unet.parameters())
         == CATALOGUE["nano-sdxl"].parameters
     )
     weights = [path.stat().st_size for path in tmp_path.rglob("nano-sdxl/*/*.safetensors")]
