@@ -70,7 +70,9 @@ class LoraSpec(Spec):
 class SampleSpec(Spec):
     """Pictures drawn while training runs, always from the same seeds, so that they compare."""
 
-    prompts: list[FilledPrompt] = Field(min_length=1, max_length=8)
+    prompts: list[FilledPrompt] = Field(
+        min_length=1, max_length=8, description="One picture each; up to 8."
+    )
     every: int = Field(100, ge=1, description="Steps between two rounds; the last step always.")
     steps: int = Field(25, ge=1, le=150, description="Denoising steps.")
     guidance: float = Field(5.0, ge=0, le=30, description="Classifier-free guidance scale.")
@@ -104,7 +106,9 @@ class FineTuneSpec(Spec):
         "picture. null: each picture's own caption.",
     )
     class_prompt: FilledPrompt | None = Field(
-        None, description="Names the class, as in 'a photo of a dog'. Needed with `prior`."
+        None,
+        description="Names the class, as in 'a photo of a dog'. Needed with `prior`; without it, "
+        "the report still tells how far the LoRA moves the class.",
     )
     prior: PriorSpec | None = Field(
         None, description="Keeps the class what it was. null: only the subject is learnt."

@@ -1,0 +1,200 @@
+"""Verbs against the API over a real socket."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.client import Client
+from api.commands import recipes
+from core.specs import FineTuneSpec, GenerateSpec
+from tests.api.cli.conftest import Run, last_id
+from tests.api.live import Live
+
+
+def test_dataset_is_created_filled_listed_and_shown(on_server: Run, pictures: Path) -> None:
+    code, out, err = on_server("dataset", "create", "robot", str(pictures))
+    assert code == 0
+    assert "5 new; robot now holds 5 pictures" in err
+    dataset = out.strip()
+    code, out, err = on_server("dataset", "upload", dataset, str(pictures / "robot-1.png"))
+    assert code == 0
+    assert "0 new" in err
+    listed = {
+        row.split("\t")[0]: row.split("\t")[1:]
+        for row in on_server("dataset", "list")[1].splitlines()
+    }
+    assert listed[dataset] == ["robot", "instance", "5", "ready"]
+    shown = on_server("dataset", "show", dataset)[1]
+    assert "robot-3.png\t256x256" in shown
+
+
+def test_job_is_submitted_listed_shown_cancelled_and_watched(
+    on_server: Run, pictures: Path
+) -> None:
+    dataset = on_server("dataset", "create", "robot", str(pictures))[1].strip()
+    code, out, err = on_server(
+        "fine-tune", "--base", "nano-ssd-1b", "--dataset", dataset,
+        "--instance-prompt", "a photo of sks robot", "--steps", "3", "--rank", "4",
+        "--class-prompt", "a photo of a robot", "--prior-images", "9",
+        "--no-flip", "--sample-prompt", "a robot", "--sample-every", "2",
+        "--name", "mine", "--label", "for:a test",
+    )  # fmt: skip
+    job = out.strip()
+    assert code == 0
+    assert f"stillroom watch {job}" in err
+    assert f"{job}\tfine_tune\tqueued\t\tmine" in on_server("jobs", "--state", "queued")[1]
+    code, _, err = on_server("generate", "x", "--base", "nano-ssd-1b", "--lora", job)
+    assert (code, err.split(".")[0]) == (1, f"{job} has made no LoRA: it is queued")
+    shown = on_server("jobs", "show", job)[1]
+    assert "state\tqueued" in shown
+    assert "'rank': 4" in shown
+    assert "'images': 9" in shown
+    assert on_server("cancel", job) == (0, "", f"{job} is cancelled.\n")
+    assert on_server("watch", job) == (2, "", f"{job} cancelled.\n")
+
+
+def test_a_recipe_trains_and_a_job_gives_its_recipe_back(
+    on_server: Run, pictures: Path, tmp_path: Path
+) -> None:
+    dataset = on_server("dataset", "create", "dog", str(pictures))[1].strip()
+    first = on_server(
+        "train", "ssd_1b_dreambooth_lora_dog", "--dataset", dataset, "--base", "nano-ssd-1b",
+        "--set", "steps=20", "--set", "lora.rank=4", "--set", "lora.alpha=2",
+    )[1].strip()  # fmt: skip
+    shown = on_server("jobs", "show", first)[1]
+    for words in ("precision\tfp16", "batch_size\t2", "steps\t20", "'alpha': 2.0"):
+        assert words in shown
+    file = tmp_path / "dog.json"
+    assert on_server("jobs", "spec", first, "--to", str(file))[0] == 0
+    second = on_server("train", str(file))[1].strip()
+    assert on_server("jobs", "spec", second)[1] == on_server("jobs", "spec", first)[1]
+    for job in (first, second):
+        on_server("cancel", job)
+
+
+def test_recipes_that_are_none(on_server: Run, tmp_path: Path) -> None:
+    code, _, err = on_server("train", "ssd_1b_dreambooth_lora_cat")
+    assert code == 1
+    assert "ssd_1b_dreambooth_lora_dog" in err
+    (tmp_path / "x.json").write_text("[]")
+    assert "is no recipe" in on_server("train", str(tmp_path / "x.json"))[2]
+    recipe = ("train", "ssd_1b_dreambooth_lora_dog")
+    assert "FIELD=VALUE" in on_server(*recipe, "--set", "steps")[2]
+    assert "base has no fields" in on_server(*recipe, "--set", "base.rank=2")[2]
+
+
+def test_our_recipes_are_specs() -> None:
+    kinds = {name: recipes.read(name)[0] for name in recipes.names()}
+    assert kinds == {
+        "ssd_1b_distill_from_sdxl_pokemon_blip": "distill",
+        "ssd_1b_distill_pokemon_blip": "distill",
+        "ssd_1b_dreambooth_lora_dog": "fine_tune",
+    }
+    _, spec = recipes.read("ssd_1b_dreambooth_lora_dog")
+    FineTuneSpec.model_validate({**spec, "dataset": "d"})
+
+
+def test_extend_passes_the_steps_on(on_server: Run, pictures: Path) -> None:
+    dataset = on_server("dataset", "create", "dog", str(pictures))[1].strip()
+    job = on_server(
+        "fine-tune", "--base", "nano-ssd-1b", "--dataset", dataset, "--instance-prompt", "x"
+    )[1].strip()
+    code, _, err = on_server("extend", job, "--steps", "5")
+    assert code == 1
+    assert "only a fine-tune that has succeeded" in err
+    on_server("cancel", job)
+
+
+def test_generate_sends_what_was_given_and_no_more(
+    run: Run, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Any] = []
+
+    def take(_client: Client, spec: Any, **about: Any) -> Any:
+        sent.append((spec, about))
+        return {"id": "job_1"}
+
+    monkeypatch.setattr(Client, "generate", take)
+    where = ("--url", live.url, "--home", str(live.home))
+    run("generate", "a robot", "--base", "nano-ssd-1b", *where)
+    run(
+        "generate", "one", "two", "--base", "x", "--lora", "art_1:0.5", "--lora", "art_2",
+        "--seed", "7", "--priority", "-1", *where,
+    )  # fmt: skip
+    assert sent == [
+        ({"base": "nano-ssd-1b", "prompt": "a robot"}, {}),
+        (
+            {
+                "base": "x",
+                "prompt": ["one", "two"],
+                "loras": [{"artifact": "art_1", "weight": 0.5}, {"artifact": "art_2"}],
+                "seed": 7,
+            },
+            {"priority": -1},
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("verb", "spec", "absent"),
+    [
+        ("fine-tune", FineTuneSpec, {"lora", "prior", "sample"}),
+        ("generate", GenerateSpec, {"prompt", "loras", "format"}),
+    ],
+)
+def test_every_field_that_this_version_honours_has_an_option(
+    run: Run, verb: str, spec: Any, absent: set[str]
+) -> None:
+    """``absent``: fields with a single value, and those that are spelled otherwise."""
+    _, out, _ = run(verb, "--help")
+    options = set(re.findall(r"--([a-z-]+)", out))
+    honoured = {
+        name for name, field in spec.model_fields.items() if field.annotation is not type(None)
+    }
+    assert {name.replace("_", "-") for name in honoured - absent} <= options
+
+
+def test_help_shows_the_defaults_of_the_spec(run: Run) -> None:
+    words = " ".join(run("fine-tune", "--help")[1].split())
+    assert "AdamW's decoupled decay. [default: 0.01]" in words
+    assert "constant, cosine, linear [default: constant]" in words
+
+
+def test_keys_are_created_used_and_deleted(
+    on_server: Run, live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, err = on_server("keys", "create", "ci", "--owner", "robots", "--scope", "read")
+    assert code == 0
+    assert "acts for robots with read" in err
+    key_id = last_id(err)
+    assert key_id in on_server("keys", "list")[1]
+    monkeypatch.setenv("STILLROOM_KEY", out.strip())
+    assert on_server("dataset", "list") == (0, "", "")
+    code, _, err = on_server("dataset", "create", "not allowed")
+    assert code == 1
+    assert "write" in err
+    monkeypatch.delenv("STILLROOM_KEY")
+    assert on_server("keys", "delete", key_id)[0] == 0
+    assert key_id not in on_server("keys", "list")[1]
+
+
+def test_models_are_listed(on_server: Run) -> None:
+    code, out, _ = on_server("models")
+    assert code == 0
+    assert "nano-ssd-1b\tssd-1b\t" in out
+    assert "stillroom models pull ssd-1b" in out
+
+
+def test_unknown_model_cannot_be_pulled(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("models", "pull", "sdxxl", "--home", str(tmp_path))
+    assert (code, out) == (1, "")
+    assert "sdxxl" in err
+
+
+def test_download_of_a_job_that_made_nothing_says_so(on_server: Run, tmp_path: Path) -> None:
+    job = on_server("generate", "a robot", "--base", "nano-ssd-1b")[1].strip()
+    code, _, err = on_server("download", job, "--to", str(tmp_path))
+    assert (code, err) == (1, f"{job} has made nothing to download: it is queued.\n")
+    on_server("cancel", job)
