@@ -158,7 +158,13 @@ class NonFiniteLoss(JobFailure):
 
 
 class OutOfMemory(JobFailure):
+    """``next_rung``: how far down the ladder to try again, None at its end."""
+
     code = "out_of_memory"
+
+    def __init__(self, detail: str, *, next_rung: int | None = None) -> None:
+        super().__init__(detail)
+        self.next_rung = next_rung
 
 
 class ExportMismatch(JobFailure):

@@ -75,6 +75,30 @@ class Layout:
         around = [f"{one}.{layer}" for one in transformers for layer in ("proj_in", "proj_out")]
         return (*self.attention_modules(), *inside, *around)
 
+    def linear_sizes(
+        self, widths: tuple[int, int, int], text_width: int, *, attention_only: bool
+    ) -> Iterator[tuple[int, int]]:
+        """Inputs and outputs of each of ``attention_modules``, or of ``linear_modules``.
+
+        Args:
+            widths: channels at the three resolutions.
+            text_width: of what the cross attention reads.
+        """
+        mid = () if self.mid is None else ((self.mid,),)
+        levels = [*zip(self.down, widths, strict=True), *((counts, widths[-1]) for counts in mid)]
+        levels += zip(self.up, reversed(widths), strict=True)
+        for counts, width in levels:
+            within, reading = (width, width), (text_width, width)
+            for depth in counts:
+                for _ in range(depth):
+                    yield from (within,) * 6
+                    yield from (reading,) * 2
+                    if not attention_only:
+                        yield (width, 8 * width)
+                        yield (4 * width, width)
+                if not attention_only:
+                    yield from (within,) * 2
+
 
 def _blocks_of(side: str, levels: tuple[tuple[int, ...], ...]) -> Iterator[str]:
     for level, counts in enumerate(levels):

@@ -156,7 +156,7 @@ class FineTuneSpec(Spec):
         "sampled and exported. null: the weights themselves.",
     )
     gradient_checkpointing: Literal["auto"] | bool = Field(
-        "auto", description="Trade a second forward pass for memory. auto: on CUDA only."
+        "auto", description="Trade a second forward pass for memory. auto: where it is short."
     )
     precision: Precision = "auto"
     deterministic: bool = Field(False, description="Bit-equal reruns on one GPU; slower there.")
@@ -190,6 +190,12 @@ class FineTuneSpec(Spec):
                 f"`warmup_steps` {self.warmup_steps} must be below `steps` {self.steps}"
             )
         return self
+
+    @property
+    def views_per_picture(self) -> int:
+        """Crops, and with ``flip`` each of them mirrored too."""
+        crops = self.crop_variants if self.crop == "random" else 1
+        return crops * (2 if self.flip else 1)
 
     def count_steps(self, num_pictures: int) -> int:
         """Optimizer steps of a run; the last step of an epoch may reach into the next."""

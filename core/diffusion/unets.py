@@ -1,9 +1,8 @@
 """UNets of SDXL's family: one configuration, the blocks of a layout, any widths."""
 
-import torch
 from diffusers import UNet2DConditionModel
 
-from core.layouts import REAL_WIDTHS, Layout
+from core.layouts import Layout
 
 
 def family_unet(layout: Layout, **sizes: object) -> UNet2DConditionModel:
@@ -17,18 +16,3 @@ def family_unet(layout: Layout, **sizes: object) -> UNet2DConditionModel:
         **layout.unet_overrides,
         **sizes,
     )
-
-
-def real_unet(layout: Layout) -> UNet2DConditionModel:
-    """At real widths on the meta device: names and shapes, no memory."""
-    with torch.device("meta"):
-        return family_unet(
-            layout,
-            block_out_channels=REAL_WIDTHS,
-            attention_head_dim=(5, 10, 20),  # heads of 64 channels
-            norm_num_groups=32,
-            cross_attention_dim=2048,
-            addition_time_embed_dim=256,
-            projection_class_embeddings_input_dim=2816,
-            sample_size=128,
-        )

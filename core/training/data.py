@@ -75,12 +75,6 @@ def views(picture: Image.Image, number: int, spec: FineTuneSpec, side: int) -> I
             yield View(ImageOps.mirror(crop), (picture.height, picture.width), (top, mirrored_left))
 
 
-def views_per_picture(spec: FineTuneSpec) -> int:
-    """V, the same for every picture."""
-    crops = spec.crop_variants if spec.crop == "random" else 1
-    return crops * (2 if spec.flip else 1)
-
-
 def encode_views(
     path: Path, number: int, spec: FineTuneSpec, components: Components, side: int
 ) -> Row:

@@ -19,8 +19,9 @@ from core.diffusion.components import Components
 from core.diffusion.offload import moved
 from core.errors import OutOfMemory
 from core.files import atomic
+from core.ladder import Rung, rungs
 from core.specs import FineTuneSpec
-from core.training import export, measure, memory, preparation
+from core.training import export, fit, measure, memory, preparation
 from core.training.cache import Cache
 from core.training.data import Source
 from core.training.measure import Measured
@@ -42,6 +43,7 @@ def train(
     cache: Cache | None = None,
     init_from: Path | None = None,
     checkpoints: Sequence[Path] = (),
+    first_rung: int = 0,
 ) -> Generator[StepReport, None, None]:
     """Yields at each step, at each denoising step of a sample, and while preparing and checking.
 
@@ -57,26 +59,33 @@ def train(
         init_from: a LoRA's file to begin with, of the spec's rank and targets.
         checkpoints: of earlier runs of the same lesson, the newest first; the first that is whole
             is gone on from.
+        first_rung: of the ladder (core.ladder); those above were too much for the device.
 
     Raises:
         NonFiniteLoss: names the step.
         ExportMismatch: the LoRA that was written is not the one that was trained.
-        OutOfMemory: the device has not enough.
+        OutOfMemory: the device has not enough for this rung.
         DatasetNotCaptioned: neither the spec nor a picture says what is on it.
         WrongCheckpoint: a checkpoint is of another lesson.
         LayoutMismatch: ``init_from`` has other modules or sizes.
     """
     cache = cache or Cache(out / "cache", links=out / "links")
+    number = fit.choose(spec, components.device, pictures=len(sources), first=first_rung)
+    ladder = rungs(spec)
     try:
         with (
             deterministic_algorithms(spec.deterministic),
-            _checkpointing(components.unet, _wants_checkpointing(spec, components.device)),
+            _checkpointing(components.unet, ladder[number].checkpointing),
         ):
-            yield from _train(spec, components, sources, out, cache, init_from, checkpoints)
+            training = _train(
+                spec, components, sources, out, cache, init_from, checkpoints, ladder[number]
+            )
+            yield from training
     except torch.OutOfMemoryError as full:
         raise OutOfMemory(
-            f"{components.device} is out of memory: lower `batch_size` or `resolution`, "
-            "or set `gradient_checkpointing` to true"
+            f"{components.device} does not hold it even with {ladder[number]}: lower `resolution`, "
+            "`batch_size` or `lora.rank`, or leave `gradient_checkpointing` to auto.",
+            next_rung=number + 1 if number + 1 < len(ladder) else None,
         ) from full
 
 
@@ -88,10 +97,15 @@ def _train(
     cache: Cache,
     init_from: Path | None,
     checkpoints: Sequence[Path],
+    rung: Rung,
 ) -> Iterator[StepReport]:
     memory.reset_peak(components.device)
     now = StepReport(0, spec.count_steps(len(sources)), message="encoding pictures")
-    prepared = yield from preparation.prepare(spec, components, sources, cache, now)
+    if rung != rungs(spec)[0]:
+        yield replace(now, note=f"memory is short: {rung}")
+    prepared = yield from preparation.prepare(
+        rung.split(spec), components, sources, cache, now, rung
+    )
     course = prepared.course
     if init_from:
         course.lora.begin_with(adapter.read(init_from))
@@ -99,7 +113,7 @@ def _train(
         course=course,
         trainee=enrol(course.lora.weights, spec, components.dtype),
         studio=prepared.studio,
-        origin=origin_of(spec, components, sources, init_from),
+        origin=origin_of(spec, components, sources, init_from, rung),
         out=out,
     )
     run.go_on_from(checkpoints)
@@ -113,17 +127,21 @@ def _train(
     with run.trainee.shown():
         made = export.save(course.lora, out, spec, spec.resolution or components.native_size)
         lora.check_export(course.lora, list(made.values()), components)
-    summary = _summary(run, measured, cache, now, kept_out=prepared.kept_out)
+    summary = _summary(spec, run, measured, cache, now, kept_out=prepared.kept_out)
     made["report"] = out / "report.json"
     atomic.write_text(made["report"], json.dumps(summary, indent=2))
     yield replace(now, message="done", outputs=made)
 
 
 def _summary(
-    run: Run, measured: Measured, cache: Cache, now: StepReport, kept_out: Sequence[int]
+    spec: FineTuneSpec,
+    run: Run,
+    measured: Measured,
+    cache: Cache,
+    now: StepReport,
+    kept_out: Sequence[int],
 ) -> dict[str, object]:
     """What ``report.json`` says."""
-    spec = run.spec
     return {
         "base": spec.base,
         "spec": spec.model_dump(mode="json"),
@@ -153,9 +171,3 @@ def _checkpointing(unet: UNet2DConditionModel, wanted: bool) -> Iterator[None]:
     finally:
         if wanted:
             unet.disable_gradient_checkpointing()
-
-
-def _wants_checkpointing(spec: FineTuneSpec, device: torch.device) -> bool:
-    if spec.gradient_checkpointing == "auto":
-        return device.type == "cuda"
-    return spec.gradient_checkpointing

@@ -1,10 +1,12 @@
-"""The most memory that a run held on its device."""
+"""The device's memory: how much there is for a run, and the most that it held."""
 
+import math
 from pathlib import Path
 
 import torch
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+_HOST, _LIMIT = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
 
 
 def reset_peak(device: torch.device) -> None:
@@ -19,7 +21,37 @@ def peak_bytes(device: torch.device) -> int | None:
     """Since the last reset: allocated on CUDA, resident on the CPU; None where none can tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    if not _STATUS.exists():
+    return _line_bytes(_STATUS, "VmHWM") if _STATUS.exists() else None
+
+
+def total_bytes(device: torch.device) -> int | None:
+    """All that it has, or that this process may have of it; None where none can tell."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if not _HOST.exists():
         return None
-    (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(min(_line_bytes(_HOST, "MemTotal"), _limit_bytes()))
+
+
+def room_bytes(device: torch.device) -> int | None:
+    """What this process may hold: what it holds now and what is free beside."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device)
+    if not _HOST.exists():
+        return None
+    free = _line_bytes(_HOST, "MemAvailable") + _line_bytes(_STATUS, "VmRSS")
+    return int(min(free, _limit_bytes()))
+
+
+def _limit_bytes() -> float:
+    """Of the container that this process runs in."""
+    if not _LIMIT.exists() or (said := _LIMIT.read_text().strip()) == "max":
+        return math.inf
+    return int(said)
+
+
+def _line_bytes(path: Path, name: str) -> int:
+    """A figure of a file of proc(5), which are in units of 1024 bytes."""
+    (line,) = (line for line in path.read_text().splitlines() if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024

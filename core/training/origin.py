@@ -9,6 +9,7 @@ import torch
 from core.diffusion.components import Components
 from core.diffusion.identity import arithmetic, files
 from core.files.digest import sha256_of
+from core.ladder import Rung
 from core.specs import FineTuneSpec
 from core.training.cache import key_of
 from core.training.data import Source
@@ -28,7 +29,11 @@ class Origin:
 
 
 def origin_of(
-    spec: FineTuneSpec, components: Components, sources: Sequence[Source], init_from: Path | None
+    spec: FineTuneSpec,
+    components: Components,
+    sources: Sequence[Source],
+    init_from: Path | None,
+    rung: Rung,
 ) -> Origin:
     lesson = key_of(
         spec=spec.model_dump(mode="json", exclude=set(LENGTH)),
@@ -36,4 +41,8 @@ def origin_of(
         base=files(components, *PARTS),
         init_from=sha256_of(init_from) if init_from else None,
     )
-    return Origin(lesson, arithmetic(components) | {"threads": str(torch.get_num_threads())})
+    return Origin(
+        lesson,
+        arithmetic(components)
+        | {"threads": str(torch.get_num_threads()), "micro_batch": str(rung.micro_batch)},
+    )

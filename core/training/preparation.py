@@ -1,15 +1,20 @@
 """All that a run needs once: pictures and words encoded, class pictures drawn."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
+import torch
 from torch import nn
 
 from core.diffusion import noise
 from core.diffusion.components import Components
 from core.diffusion.identity import identity
 from core.diffusion.lora import Lora
+from core.diffusion.offload import moved
 from core.errors import DatasetNotCaptioned
+from core.estimate import ROWS_BYTES
+from core.ladder import Rung
 from core.specs import FineTuneSpec
 from core.training import captions, class_pictures, data, draws, measure, samples
 from core.training.cache import Cache, key_of
@@ -21,6 +26,7 @@ from core.training.report import StepReport
 from core.training.samples import Studio
 from core.training.shelf import Row, Shelf
 
+CPU = torch.device("cpu")
 ENCODERS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
 
@@ -40,8 +46,12 @@ def prepare(
     sources: Sequence[Source],
     cache: Cache,
     report: StepReport,
+    rung: Rung,
 ) -> Generator[StepReport, None, Prepared]:
     """Yields ``report`` after each picture, and at each step of drawing a class picture.
+
+    Args:
+        rung: of the ladder, for ``spec`` in its micro-batches.
 
     Raises:
         DatasetNotCaptioned: the spec has no prompt and a picture no caption.
@@ -49,14 +59,17 @@ def prepare(
     side = spec.resolution or components.native_size
     texts = [_text(spec, source) for source in sources]
     fits = len(sources) * _bytes(spec, components, side) <= cache.cap_bytes
-    if fits:
-        views = yield from _cached_views(spec, components, sources, side, cache, report)
-    else:
-        yield replace(report, message="the pictures outgrow the cache: each step encodes its own")
-        views = _views_in_the_step(spec, components, sources, side)
     classes = [spec.class_prompt] if spec.class_prompt else []
     number_of = {text: number for number, text in enumerate(dict.fromkeys([*texts, *classes]))}
-    words = _words(components, list(number_of), cache)
+    room_bytes = ROWS_BYTES if rung.rows_on_device else 0
+    with moved(CPU, *([components.unet] if rung.checkpointing else [])):
+        if fits:
+            read = yield from _cached_views(spec, components, sources, side, cache, report)
+        else:
+            yield replace(report, note="the pictures outgrow the cache: each step encodes its own")
+            read = partial(_encode_view, spec, components, sources, side)
+        words = _words(components, list(number_of), cache)
+    views = Shelf(read, components.device, room_bytes)
     prior = None
     if spec.prior and spec.prior.images:
         drawing = replace(report, message="drawing class pictures")
@@ -64,7 +77,7 @@ def prepare(
             components, classes[0], spec.prior.images, side, cache, drawing
         )
         prior = Lesson(
-            views=Shelf(lambda number: cache.read(keys[number]), components.device),
+            views=Shelf(lambda number: cache.read(keys[number]), components.device, room_bytes),
             words=words,
             pictures=range(len(keys)),
             words_of=[number_of[classes[0]]] * len(keys),
@@ -82,7 +95,7 @@ def prepare(
             words=words,
             pictures=sorted(set(range(len(sources))) - set(kept_out)),
             words_of=[number_of[text] for text in texts],
-            views_per_picture=data.views_per_picture(spec),
+            views_per_picture=spec.views_per_picture,
             dropout=spec.caption_dropout,
         ),
         prior=prior,
@@ -111,7 +124,7 @@ def _text(spec: FineTuneSpec, source: Source) -> str:
 def _bytes(spec: FineTuneSpec, components: Components, side: int) -> int:
     """Of one picture's row of views: two float32 a cell of the latents."""
     cells = components.vae.config.latent_channels * (side // components.latent_factor) ** 2
-    return data.views_per_picture(spec) * int(cells) * 2 * 4
+    return spec.views_per_picture * int(cells) * 2 * 4
 
 
 def _cached_views(
@@ -121,7 +134,8 @@ def _cached_views(
     side: int,
     cache: Cache,
     report: StepReport,
-) -> Generator[StepReport, None, Shelf]:
+) -> Generator[StepReport, None, Callable[[int], Row]]:
+    """What reads a row by the picture's number."""
     base = identity(components, "vae")
     keys = []
     for number, source in enumerate(sources):
@@ -138,16 +152,13 @@ def _cached_views(
         if not cache.take(key):
             cache.put(key, data.encode_views(source.path, number, spec, components, side))
         yield report
-    return Shelf(lambda number: cache.read(keys[number]), components.device)
+    return lambda number: cache.read(keys[number])
 
 
-def _views_in_the_step(
-    spec: FineTuneSpec, components: Components, sources: Sequence[Source], side: int
-) -> Shelf:
-    def encode(number: int) -> Row:
-        return data.encode_views(sources[number].path, number, spec, components, side)
-
-    return Shelf(encode, components.device)
+def _encode_view(
+    spec: FineTuneSpec, components: Components, sources: Sequence[Source], side: int, number: int
+) -> Row:
+    return data.encode_views(sources[number].path, number, spec, components, side)
 
 
 def _words(components: Components, vocabulary: Sequence[str], cache: Cache) -> Shelf:

@@ -29,6 +29,7 @@ class StepReport:
     learning_rate: float = 0.0
     seconds_per_step: float | None = None
     samples: tuple[SamplePicture, ...] = ()
+    note: str | None = None  # worth remembering when the run is over
     checkpoint: Path | None = None  # a folder to go on from after this step
     snapshot: Path | None = None  # a LoRA of this step, to be kept
     outputs: dict[str, Path] = field(default_factory=dict)  # filled by the last report alone

@@ -5,18 +5,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from core.estimate import ROWS_BYTES
+
 Row = dict[str, Tensor]
 """Tensors that belong together, by name; as a file holds them."""
-
-ROOM_BYTES = 512 * 1024**2
-"""What a shelf keeps on the device: about a thousand pictures of 1024 px."""
 
 
 class Shelf:
     """Memory stays within the room however many rows there are; what found none is read again."""
 
     def __init__(
-        self, read: Callable[[int], Row], device: torch.device, room_bytes: int = ROOM_BYTES
+        self, read: Callable[[int], Row], device: torch.device, room_bytes: int = ROWS_BYTES
     ) -> None:
         """``read`` gives a row, the same whenever it is asked."""
         self._read = read

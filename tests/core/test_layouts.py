@@ -4,16 +4,18 @@ from functools import cache
 from typing import Any
 
 import pytest
+import torch
 
-from core.diffusion import unets
 from core.diffusion.lora import Lora
-from core.layouts import LAYOUTS, SDXL, SSD_1B, VEGA, Layout, find_layout
+from core.layouts import LAYOUTS, REAL_WIDTHS, SDXL, SSD_1B, VEGA, Layout, find_layout
 from core.specs import LoraSpec
+from tests.support import real_size
 
 
 @cache
 def real_unet(layout: Layout) -> Any:
-    return unets.real_unet(layout)
+    with torch.device("meta"):
+        return real_size.unet(layout)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
@@ -53,6 +55,12 @@ def test_lora_of_rank_8(layout: Layout, modules: int, parameters: int) -> None:
     every = Lora(real_unet(layout), LoraSpec(rank=1, targets="transformer"), seed=0)
     assert set(every.targets) == set(layout.linear_modules())
     assert len(lora.targets) == modules
+    for adapter, attention_only in ((lora, True), (every, False)):
+        sizes = layout.linear_sizes(
+            REAL_WIDTHS, real_size.TEXT_WIDTH, attention_only=attention_only
+        )
+        pairs = zip(adapter.a, adapter.b, strict=True)
+        assert sorted(sizes) == sorted((a_RI.shape[1], b_OR.shape[0]) for a_RI, b_OR in pairs)
     assert sum(parameter.numel() for parameter in lora.parameters()) == parameters
 
 

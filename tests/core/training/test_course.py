@@ -79,7 +79,7 @@ def course(nano_ssd_1b: Components, tmp_path: Path) -> Callable[..., Course]:
                 words=words,
                 pictures=range(3),
                 words_of=[0, 0, 0],
-                views_per_picture=data.views_per_picture(spec),
+                views_per_picture=spec.views_per_picture,
                 dropout=spec.caption_dropout,
             ),
             prior=taught if spec.prior and spec.prior.images else None,

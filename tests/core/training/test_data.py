@@ -80,7 +80,7 @@ def test_a_row_holds_each_view_of_a_picture(nano_ssd_1b: Components, tmp_path: P
     spec = spec_with(flip=True)
     _, path = pictures.write(tmp_path, count=2)
     row = data.encode_views(path, 1, spec, nano_ssd_1b, 64)
-    assert data.views_per_picture(spec) == 2
+    assert spec.views_per_picture == 2
     assert row["mean"].shape == row["std"].shape == (2, 4, 16, 16)
     assert row["time_ids"].shape == (2, 6)
     mirrored = latents.to_pixels(ImageOps.mirror(pictures.draw(1)))[None]
@@ -95,5 +95,5 @@ def test_a_row_holds_each_view_of_a_picture(nano_ssd_1b: Components, tmp_path: P
 )
 def test_views_are_counted_as_they_are_made(fields: dict[str, object], views: int) -> None:
     spec = spec_with(**fields)
-    assert data.views_per_picture(spec) == views
+    assert spec.views_per_picture == views
     assert len(list(data.views(pictures.draw(0), 0, spec, 64))) == views

@@ -15,7 +15,7 @@ from torch import Tensor
 from core.diffusion import components, conditioning, sampling
 from core.diffusion.components import Components
 from core.diffusion.lora_file import FILE_NAME
-from core.errors import NonFiniteLoss, OutOfMemory
+from core.errors import NonFiniteLoss
 from core.specs import FineTuneSpec
 from core.training import class_pictures, draws, fine_tune
 from core.training.cache import Cache
@@ -254,19 +254,6 @@ def test_a_rate_far_too_high_names_the_step_and_writes_no_lora(
     assert not (tmp_path / FILE_NAME).exists()
 
 
-def test_running_out_of_memory_says_what_to_do(
-    nano_ssd_1b: Components, paths: list[Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_room(*_: object) -> Tensor:
-        raise torch.OutOfMemoryError
-
-    monkeypatch.setattr(Course, "micro_loss", no_room)
-    before = unet_output(nano_ssd_1b)
-    with pytest.raises(OutOfMemory, match="`batch_size`"):
-        list(fine_tune.train(spec_with(steps=4), nano_ssd_1b, paths, tmp_path))
-    assert torch.equal(unet_output(nano_ssd_1b), before)
-
-
 @pytest.mark.parametrize(
     ("fields", "pictures_count", "steps"),
     [
@@ -278,11 +265,3 @@ def test_running_out_of_memory_says_what_to_do(
 )
 def test_count_steps(fields: dict[str, object], pictures_count: int, steps: int) -> None:
     assert spec_with(**fields).count_steps(pictures_count) == steps
-
-
-def test_checkpointing_is_for_cuda_unless_told() -> None:
-    wants = fine_tune._wants_checkpointing
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert [wants(spec_with(), cpu), wants(spec_with(), cuda)] == [False, True]
-    told = [spec_with(gradient_checkpointing=value) for value in (True, False)]
-    assert [wants(told[0], cpu), wants(told[1], cuda)] == [True, False]

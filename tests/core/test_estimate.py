@@ -1,0 +1,82 @@
+"""The table of what bases hold, counted again; and what is made of it."""
+
+import pytest
+
+from core import bases, estimate
+from core.bases import BaseModel
+from core.estimate import FOOTPRINTS, Held
+from core.ladder import Rung, rungs
+from core.specs import FineTuneSpec, LoraSpec
+from tests.support import live_bytes
+
+FAST = Rung(rows_on_device=True, checkpointing=False, micro_batch=1)
+SMALL = Rung(rows_on_device=False, checkpointing=True, micro_batch=1)
+GB = 1e9
+
+
+def base_of(name: str) -> BaseModel:
+    return bases.find(name)
+
+
+def spec_with(**fields: object) -> FineTuneSpec:
+    return FineTuneSpec.model_validate(
+        {"base": "ssd-1b", "dataset": "d", "instance_prompt": "sks", **fields}
+    )
+
+
+@pytest.mark.parametrize("name", ["ssd-1b", "nano-sdxl", "nano-ssd-1b"])
+def test_the_table_is_what_the_code_holds(name: str) -> None:
+    base, own = base_of(name), FOOTPRINTS[name]
+    for targets, held in (("attention", own.attention), ("transformer", own.transformer)):
+        lora = LoraSpec(rank=1, targets=targets)
+        gradients = estimate.lora_bytes(lora, base)
+        counted = Held(
+            *(
+                live_bytes.of_a_step(base, base.native_size, lora, checkpointing=again) - gradients
+                for again in (False, True)
+            )
+        )
+        assert held.kept == pytest.approx(counted.kept, rel=0.05)
+        assert held.checkpointed == pytest.approx(counted.checkpointed, rel=0.1)
+    forward = live_bytes.of_a_forward(base, base.native_size)
+    assert own.forward == pytest.approx(forward, rel=0.05)
+    vae = live_bytes.of_the_vae(base, base.native_size)
+    assert (own.encode, own.decode) == pytest.approx(vae, rel=0.05)
+
+
+def test_activations_grow_with_pixels() -> None:
+    base, lora = base_of("ssd-1b"), LoraSpec(rank=1)
+    half = live_bytes.of_a_step(base, 512, lora, checkpointing=False)
+    assert half == pytest.approx(FOOTPRINTS["ssd-1b"].attention.kept / 4, rel=0.05)
+
+
+def test_dropout_keeps_no_more_than_half_as_much_again() -> None:
+    base, lora = base_of("ssd-1b"), LoraSpec(rank=1, targets="transformer", dropout=0.1)
+    held = live_bytes.of_a_step(base, 512, lora, checkpointing=False)
+    assert held < estimate.DROPOUT * FOOTPRINTS["ssd-1b"].transformer.kept / 4
+
+
+@pytest.mark.parametrize(("name", "most"), [("ssd-1b", 6 * GB), ("sdxl", 8.5 * GB)])
+def test_a_lora_fits_its_budget_at_1024_px(name: str, most: float) -> None:
+    spec = spec_with(base=name, sample={"prompts": ["a dog"]})
+    needed = estimate.fine_tune_bytes(spec, base_of(name), SMALL, pictures=10, on_gpu=True)
+    assert needed < most
+
+
+def test_each_rung_takes_less_than_the_one_above() -> None:
+    spec = spec_with(batch_size=6)
+    found = rungs(spec)
+    needed = [
+        estimate.fine_tune_bytes(spec, base_of("ssd-1b"), rung, pictures=2000, on_gpu=True)
+        for rung in found
+    ]
+    assert [rung.micro_batch for rung in found] == [6, 6, 6, 3, 2, 1]
+    assert needed == sorted(needed, reverse=True)
+    assert len(set(needed)) == len(needed)
+    assert all(rung.split(spec).batch_size * rung.split(spec).accumulation == 6 for rung in found)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_what_the_spec_settles_stays(asked: bool) -> None:
+    spec = spec_with(batch_size=4, gradient_checkpointing=asked)
+    assert {rung.checkpointing for rung in rungs(spec)} == {asked}
