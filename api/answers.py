@@ -76,6 +76,15 @@ class Job(TypedDict):
     finished_at: str | None
 
 
+class Forecast(TypedDict):
+    steps: int
+    seconds: float | None
+    basis: Literal["measured", "calibrated", "none"]
+    peak_memory_bytes: int
+    disk_bytes: int
+    fits: bool
+
+
 class Event(TypedDict):
     seq: int
     at: str

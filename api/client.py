@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 import httpx
 
-from api.answers import ENDED, Artifact, Dataset, Event, Job, Upload
+from api.answers import ENDED, Artifact, Dataset, Event, Forecast, Job, Upload
 from core.files.atomic import replacing
 
 POLL_SECONDS = 0.25
@@ -149,6 +149,11 @@ class Client:
     def submit(self, kind: str, spec: Mapping[str, Any], **about: Any) -> Job:
         """A new job; ``about`` is what stands beside the spec: name, priority, labels."""
         return cast(Job, self._post("/v1/jobs", {"kind": kind, "spec": spec, **about}))
+
+    def rehearse(self, kind: str, spec: Mapping[str, Any]) -> Forecast:
+        """What such a job would take, after all checks of ``submit``; nothing is queued."""
+        body = {"kind": kind, "spec": spec}
+        return cast(Forecast, self._call("POST", "/v1/jobs", json=body, params={"dry_run": "true"}))
 
     def list_jobs(self, *, kind: str | None = None, state: str | None = None) -> Iterator[Job]:
         """Newest first."""

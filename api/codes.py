@@ -21,7 +21,6 @@ CODES: dict[str, str] = {
     "wrong_host": "The server does not answer to the name in `Host`.",
     # 422
     "invalid": "A field cannot be meant as it stands; `errors` points at each.",
-    "not_available": "This version cannot do it yet, and did nothing.",
     "bad_cursor": "`cursor` was not given out by this server.",
     "bad_label": "`label` is not written as name:value.",
     "no_usable_file": "No file of the upload could be used; `errors` says why of each.",
@@ -29,6 +28,7 @@ CODES: dict[str, str] = {
     "dataset_not_captioned": "Pictures that are to be learnt with captions have none.",
     "base_unknown": "There is no such base model.",
     "layout_mismatch": "A LoRA does not fit the base model.",
+    "does_not_fit": "No device here has the memory that the job takes.",
     "not_a_lora": "The artifact is of another kind.",
     # 429 to 503
     "too_many": "Too much at once; `Retry-After` says when to come back.",

@@ -19,6 +19,8 @@ from pydantic import (
 from core.datasets.intake import Item
 from core.datasets.report import Finding, Summary
 from core.db.models import Artifact, Dataset, Event, Image, Job, Key
+from core.jobs.forecast import Forecast
+from core.jobs.rates import Basis
 from core.owners.service import Scope
 from core.specs import SPECS, NotYet
 
@@ -202,6 +204,29 @@ class Extension(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     steps: int = Field(ge=1, le=100_000, description="Optimizer steps after those it has taken.")
+
+
+class ForecastRead(BaseModel):
+    steps: int
+    seconds: float | None = Field(description="Of the whole job, on a device of this server.")
+    basis: Basis = Field(
+        description="measured: on work of the same sort; calibrated: on other work on this base, "
+        "by samples times pixels; none: nothing was measured here yet."
+    )
+    peak_memory_bytes: int = Field(description="On the largest device here.")
+    disk_bytes: int = Field(description="Of artifacts, checkpoints and caches, at most.")
+    fits: bool = Field(description="false: no device here holds it, and it would be refused.")
+
+    @classmethod
+    def of(cls, told: Forecast) -> "ForecastRead":
+        return cls(
+            steps=told.steps,
+            seconds=told.seconds,
+            basis=told.basis,
+            peak_memory_bytes=told.peak_memory_bytes,
+            disk_bytes=told.disk_bytes,
+            fits=told.fits,
+        )
 
 
 class UsageRead(BaseModel):

@@ -18,7 +18,8 @@
     │   ├── DatasetEmpty
     │   ├── DatasetNotCaptioned
     │   ├── BaseUnknown
-    │   └── LayoutMismatch
+    │   ├── LayoutMismatch
+    │   └── DoesNotFit
     ├── TooMany               429
     ├── Unavailable           503
     └── JobFailure                    a running job ends with this as its ``error``
@@ -133,6 +134,10 @@ class DatasetNotCaptioned(Unprocessable):
 
 class BaseUnknown(Unprocessable):
     code = "base_unknown"
+
+
+class DoesNotFit(Unprocessable):
+    code = "does_not_fit"
 
 
 class LayoutMismatch(Unprocessable):

@@ -101,6 +101,7 @@ def fine_tune_bytes(
     learning = unet + trained_bytes(spec, base) + idle
     aside = on_gpu and rung.checkpointing
     stages = [
+        unet + vae + text,  # as they are loaded
         (0 if aside else unet) + vae + text + own.encode * grown,
         learning + _activations(spec, own, rung) * grown + _rows(spec, base, rung, pictures),
     ]

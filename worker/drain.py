@@ -26,6 +26,7 @@ from worker.frames import (
     Done,
     Failed,
     Gone,
+    Note,
     Picture,
     Report,
     Run,
@@ -105,7 +106,10 @@ class Drain:
 
     def _work_on(self, job: Job) -> None:
         log.info("claimed a %s job", job.kind)
-        record = Record(job, self.database, self.store, self.settings)
+        chip = self.link.chip
+        record = Record(
+            job, self.database, self.store, self.settings, chip=chip.name if chip else None
+        )
         self._current = job.id
         try:
             with tempfile.TemporaryDirectory(
@@ -176,6 +180,10 @@ class Drain:
                     for role, path in word.outputs.items()
                 }
                 self._end(record, partial(record.succeed, files))
+            case Note():
+                self._patiently(partial(record.note, word.text))
+            case Failed(next_rung=int(rung)):
+                self._end(record, partial(record.step_down, rung))
             case Failed():
                 self._end(record, partial(record.fail, word.code, word.detail))
             case Stopped():

@@ -51,6 +51,8 @@ class Run(Frame):
     """A LoRA to begin with."""
     checkpoints: list[str] = []
     """Folders of this job to go on from, the newest first."""
+    first_rung: int = 0
+    """Of the memory ladder."""
     cache: str
     """A folder that the owner's jobs share."""
     out: str
@@ -76,15 +78,24 @@ class Stop(Frame):
 
 
 class Ready(Frame):
-    """torch is loaded; jobs may come."""
+    """torch is loaded; jobs may come. ``chip`` is what will compute, by its maker's name."""
 
     type: Literal["ready"] = "ready"
+    chip: str
+    memory_bytes: int | None
 
 
 class Begun(Frame):
     """The job arrived: from here on the runner's death may be the job's doing."""
 
     type: Literal["begun"] = "begun"
+
+
+class Note(Frame):
+    """Worth remembering about the job when it is over."""
+
+    type: Literal["note"] = "note"
+    text: str
 
 
 class Report(Frame):
@@ -132,9 +143,12 @@ class Done(Frame):
 
 
 class Failed(Frame):
+    """``next_rung``: how far down the memory ladder it may yet succeed."""
+
     type: Literal["failed"] = "failed"
     code: str
     detail: str
+    next_rung: int | None = None
 
 
 class Stopped(Frame):
@@ -151,7 +165,7 @@ class Gone(Frame):
     killed_by_us: bool
 
 
-Word = Begun | Report | Picture | Snapshot | Checkpoint | Done | Failed | Stopped | Gone
+Word = Begun | Note | Report | Picture | Snapshot | Checkpoint | Done | Failed | Stopped | Gone
 LAST_WORDS = (Done, Failed, Stopped, Gone)
 
 

@@ -10,7 +10,7 @@ from core.config import Settings
 from core.db.engine import Database
 from core.errors import Unavailable
 from core.workers import service as workers
-from core.workers.service import BeatAnswer
+from core.workers.service import BeatAnswer, Chip
 from worker.vital import VitalThread
 
 log = logging.getLogger(__name__)
@@ -28,14 +28,14 @@ class Heartbeat:
         settings: Settings,
         worker_id: str,
         *,
-        is_ready: Callable[[], bool],
+        chip: Callable[[], Chip | None],
         on_answer: Callable[[BeatAnswer], None],
         on_silence: Callable[[], None],
     ) -> None:
         self.database = database
         self.settings = settings
         self.worker_id = worker_id
-        self.is_ready = is_ready
+        self.chip = chip
         self.on_answer = on_answer
         self.on_silence = on_silence
         self._nudged = threading.Event()
@@ -63,7 +63,7 @@ class Heartbeat:
                     answer = workers.beat(
                         session,
                         self.worker_id,
-                        ready=self.is_ready(),
+                        chip=self.chip(),
                         bases=bases.ids_here(self.settings),
                     )
                 heard_at = boot_seconds()

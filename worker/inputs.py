@@ -89,6 +89,7 @@ def lay_out(needed: Needed, job: Job, store: Store, settings: Settings, folder: 
         loras=loras,
         init_from=str(init_from) if init_from else None,
         checkpoints=[str(path) for path in _checkpoints(job, store, folder)],
+        first_rung=job.rung,
         cache=str(settings.cache_path / sha256(job.owner.encode()).hexdigest()[:16]),
         out=str(out),
     )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from core.files.lock import LockFile
 from core.tether import PARENT
+from core.workers.service import Chip
 from worker.frames import (
     FROM_RUNNER,
     LAST_WORDS,
@@ -52,6 +53,7 @@ class Link:
         self.on_change = on_change
         self.command = command
         self.ready = threading.Event()
+        self._chip: Chip | None = None
         self._run = 0
         self._words: queue.Queue[Word] = queue.Queue()
         self._line = threading.Lock()
@@ -60,6 +62,11 @@ class Link:
         self._socket: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = VitalThread(self._keep, "link")
+
+    @property
+    def chip(self) -> Chip | None:
+        """What the runner computes on; None while there is no runner that is ready."""
+        return self._chip if self.ready.is_set() else None
 
     def start(self) -> None:
         self._thread.start()
@@ -146,9 +153,10 @@ class Link:
         was_ready = False
         while (body := receive(ours)) is not None:
             match FROM_RUNNER.validate_json(body):
-                case Ready():
+                case Ready(chip=name, memory_bytes=memory_bytes):
                     log.info("runner ready after %.1f s", time.monotonic() - started)
                     was_ready = True
+                    self._chip = Chip(name, memory_bytes)
                     self.ready.set()
                     self.on_change()
                 case Answer(run=run, word=word):

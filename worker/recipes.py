@@ -8,17 +8,29 @@ import torch
 from core import bases
 from core.diffusion import components
 from core.diffusion.components import Components
+from core.diffusion.identity import device_name
 from core.errors import Interrupted
 from core.inference import engine
 from core.nano import student
 from core.specs import FineTuneSpec, GenerateSpec, Precision
-from core.training import fine_tune
+from core.training import fine_tune, memory
 from core.training.cache import Cache
 from core.training.data import Source
 from core.training.precision import base_dtype
 from core.training.report import StepReport
 from worker.device import Device
-from worker.frames import BaseFolder, Checkpoint, Done, Picture, Report, Run, Snapshot, Word
+from worker.frames import (
+    BaseFolder,
+    Checkpoint,
+    Done,
+    Note,
+    Picture,
+    Ready,
+    Report,
+    Run,
+    Snapshot,
+    Word,
+)
 
 
 class Bench:
@@ -29,6 +41,9 @@ class Bench:
         self.device = torch.device("cpu" if device.name == "cpu" else "cuda:0")
         self._threads = torch.get_num_threads()
         self._resident: tuple[str, torch.dtype, Components] | None = None
+
+    def ready(self) -> Ready:
+        return Ready(chip=device_name(self.device), memory_bytes=memory.total_bytes(self.device))
 
     def words(self, run: Run) -> Generator[Word]:
         """What the job's recipe reports, and ``Done`` at last. May be closed between any two."""
@@ -51,6 +66,7 @@ class Bench:
             cache=cache,
             init_from=Path(run.init_from) if run.init_from else None,
             checkpoints=[Path(path) for path in run.checkpoints],
+            first_rung=run.first_rung,
         )
         for report in training:
             try:
@@ -96,6 +112,9 @@ class Bench:
 
 
 def _training_words(report: StepReport) -> Generator[Word]:
+    if report.note:
+        yield Note(text=report.note)
+        return
     if report.checkpoint:
         yield Checkpoint(step=report.step, path=str(report.checkpoint))
         return

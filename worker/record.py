@@ -23,6 +23,8 @@ from core.db.engine import Database
 from core.db.models import Job
 from core.files.digest import sha256_of
 from core.ids import new_id
+from core.jobs import rates
+from core.jobs.admission import parse
 from core.jobs.attempt import Attempt
 from core.jobs.service import progress_of
 from core.jobs.transition import EventType
@@ -40,8 +42,18 @@ _KOHYA = "lora_kohya"
 class Record:
     """One attempt's book. Every method raises LeaseLost once the attempt is no longer ours."""
 
-    def __init__(self, job: Job, database: Database, store: Store, settings: Settings) -> None:
+    def __init__(
+        self,
+        job: Job,
+        database: Database,
+        store: Store,
+        settings: Settings,
+        *,
+        chip: str | None = None,
+    ) -> None:
+        """``chip``: what computes; None where nobody has told."""
         self.job = job
+        self.chip = chip
         self.attempt = Attempt(job.id, job.attempt)
         self.database = database
         self.store = store
@@ -50,6 +62,7 @@ class Record:
         self._begun_at = time.monotonic()
         self._told_at = float("-inf")
         self._unsaid: dict[str, Any] = {}
+        self._seconds_per_step: float | None = None
         self._pictures: list[str] = []
         self._snapshots: list[str] = []
         self._checkpoints: list[dict[str, Any]] = list(job.checkpoints)
@@ -90,6 +103,7 @@ class Record:
 
     def progress(self, report: Report) -> None:
         """Keeps the newest of each figure, and writes a row of them at most once a second."""
+        self._seconds_per_step = report.seconds_per_step or self._seconds_per_step
         said = report.model_dump(exclude_none=True, exclude={"type"})
         self._unsaid = {**self._unsaid, **said}
         if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
@@ -97,6 +111,10 @@ class Record:
                 self._tell_progress(session)
             self._told_at = time.monotonic()
             self._unsaid = {}
+
+    def note(self, text: str) -> None:
+        with self.database.write() as session:
+            self.attempt.tell(session, "log", {"message": text})
 
     def put(self, path: Path) -> StoredFile:
         """The file in the store, under a key of its own; no row names it yet."""
@@ -129,6 +147,7 @@ class Record:
                 kind = "lora" if role == _KOHYA else role
                 made[role] = self._add(session, kind, role, file, self._facts_of(kind))
                 self.attempt.tell(session, "artifact", {"artifact": made[role], "role": role})
+            self._remember_rate(session)
             self.attempt.succeed(session, self._result(made), self.device_seconds)
 
     def fail(self, code: str, detail: str) -> None:
@@ -145,6 +164,13 @@ class Record:
         """Through no fault of the job's: at once, and nothing is counted against it."""
         with self.database.write() as session:
             self.attempt.give_back(session, reason, device_seconds=self.device_seconds)
+
+    def step_down(self, rung: int) -> None:
+        """It was too much for the device: again, in a fresh process, on a lower rung."""
+        with self.database.write() as session:
+            self.attempt.give_back(
+                session, "out_of_memory", device_seconds=self.device_seconds, rung=rung
+            )
 
     def lose_runner(self) -> None:
         """The runner died of this job, perhaps: try again after a pause, but not for ever."""
@@ -170,6 +196,21 @@ class Record:
         if self.job.kind == "generate":
             return {"images": self._pictures}
         return {**made, "samples": self._pictures, "snapshots": self._snapshots}
+
+    def _remember_rate(self, session: Session) -> None:
+        """For the dry runs to come; a job that was begun more than once measures nothing."""
+        if self.chip is None or self.job.attempt > 1 or self.job.parent:
+            return
+        spec, seconds = parse(self.job.kind, self.job.spec), self.device_seconds
+        steps = self.job.progress["steps"]
+        per_step = self._seconds_per_step or seconds / steps
+        rates.remember(
+            session,
+            self.chip,
+            spec,
+            seconds_per_step=per_step,
+            other_seconds=max(0.0, seconds - steps * per_step),
+        )
 
     def _tell_progress(self, session: Session) -> None:
         """What is not written yet, so that the last row of a job is its last step."""

@@ -16,7 +16,7 @@ from collections.abc import Generator
 from core import log as logs
 from core.clock import boot_seconds
 from core.config import Settings
-from core.errors import Interrupted, ServiceError
+from core.errors import Interrupted, OutOfMemory, ServiceError
 from core.tether import die_with_parent
 from worker.device import parse_pinned
 from worker.frames import (
@@ -26,7 +26,6 @@ from worker.frames import (
     Done,
     Failed,
     GoOn,
-    Ready,
     Run,
     Stop,
     Stopped,
@@ -89,7 +88,7 @@ def main() -> None:
     from worker.recipes import Bench  # imports torch and diffusers: seconds, and only here
 
     bench = Bench(parse_pinned(settings.device))
-    send(connection, Ready())
+    send(connection, bench.ready())
     last: Word = Begun()
     while not (isinstance(last, Failed) and last.code in SPOILT):
         run = orders.runs.get()
@@ -113,6 +112,8 @@ def carry_out(words: Generator[Word], run: Run, orders: Orders) -> Word:
                     return Stopped()
     except Interrupted:
         return Stopped()  # there was nothing to save
+    except OutOfMemory as full:
+        return Failed(code=full.code, detail=full.detail, next_rung=full.next_rung)
     except ServiceError as error:
         return Failed(code=error.code, detail=error.detail)
     except MemoryError:

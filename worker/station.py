@@ -47,7 +47,7 @@ class Station:
             self.database,
             settings,
             self.worker_id,
-            is_ready=self.link.ready.is_set,
+            chip=lambda: self.link.chip,
             on_answer=self._heard,
             on_silence=self.link.kill,
         )

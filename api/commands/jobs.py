@@ -6,14 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from api.answers import Job
+from api.answers import Forecast, Job
 from api.client import Client, ClientError
 from api.commands import recipes
 from api.commands.connection import Home, Url, connect
 from api.commands.download import download_all
 from api.commands.follow import follow
 from api.commands.mirror import given, takes
-from api.commands.terminal import facts, line, say, table
+from api.commands.terminal import bytes_text, facts, line, say, seconds_text, table
 from core.specs import FineTuneSpec, GenerateSpec, LoraSpec, PriorSpec, SampleSpec
 
 EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 2, "expired": 3}
@@ -21,6 +21,9 @@ EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 2, "expired": 3}
 Name = Annotated[str | None, typer.Option(help="What to call the job.")]
 Priority = Annotated[int | None, typer.Option(help="-100 to 100, higher first.")]
 Labels = Annotated[list[str] | None, typer.Option("--label", help="KEY:VALUE; repeatable.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check it and tell what it would take; queue nothing.")
+]
 Watch = Annotated[bool, typer.Option("--watch", help="Stay until the job has ended.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id.")]
 
@@ -41,12 +44,15 @@ def fine_tune(
     name: Name = None,
     priority: Priority = None,
     label: Labels = None,
+    dry_run: DryRun = False,
     watch: Watch = False,
     url: Url = None,
     home: Home = None,
 ) -> None:
     """Train a LoRA on a dataset; the job's id is printed."""
     with connect(url, home) as client:
+        if dry_run:
+            return _tell(client.rehearse("fine_tune", spec))
         job = client.fine_tune(spec, **_about(name, priority, label))
         _announce(client, job, watch)
 
@@ -66,6 +72,7 @@ def generate(
     name: Name = None,
     priority: Priority = None,
     label: Labels = None,
+    dry_run: DryRun = False,
     watch: Watch = False,
     to: Annotated[
         Path | None, typer.Option(help="Wait, then put the pictures into this folder.")
@@ -77,6 +84,8 @@ def generate(
     spec["prompt"] = prompt[0] if len(prompt) == 1 else prompt
     with connect(url, home) as client:
         spec |= given(loras=[_lora_use(client, text) for text in lora or []] or None)
+        if dry_run:
+            return _tell(client.rehearse("generate", spec))
         job = client.generate(spec, **_about(name, priority, label))
         _announce(client, job, watch or to is not None, to)
 
@@ -102,6 +111,7 @@ def train(
     name: Name = None,
     priority: Priority = None,
     label: Labels = None,
+    dry_run: DryRun = False,
     watch: Watch = False,
     url: Url = None,
     home: Home = None,
@@ -112,6 +122,8 @@ def train(
     for text in change or []:
         recipes.change(spec, text)
     with connect(url, home) as client:
+        if dry_run:
+            return _tell(client.rehearse(kind, spec))
         job = client.submit(kind, spec, **_about(name, priority, label))
         _announce(client, job, watch)
 
@@ -126,6 +138,23 @@ def extend(
     """Go on with a finished fine-tune in a new job, whose id is printed."""
     with connect(url, home) as client:
         _announce(client, client.extend(job_id, steps), watch)
+
+
+def _tell(forecast: Forecast) -> None:
+    """What a dry run found; the command ends with 1 where no device holds the job."""
+    seconds = forecast["seconds"]
+    facts(
+        [
+            ("steps", forecast["steps"]),
+            ("takes", "not measured here yet" if seconds is None else seconds_text(seconds)),
+            ("told by", forecast["basis"]),
+            ("memory", bytes_text(forecast["peak_memory_bytes"])),
+            ("disk", bytes_text(forecast["disk_bytes"])),
+            ("fits", "yes" if forecast["fits"] else "no device here has the memory"),
+        ]
+    )
+    if not forecast["fits"]:
+        raise typer.Exit(1)
 
 
 def _lora_use(client: Client, text: str) -> dict[str, Any]:
@@ -209,6 +238,7 @@ def show(job_id: JobId, url: Url = None, home: Home = None) -> None:
             ("done", _done(job)),
             ("error", job["error"] and job["error"]["detail"]),
             ("device", job["device"]),
+            ("asked for", recipes.sha256_of(job)),
             *((f"  {field}", value) for field, value in job["spec"].items()),
             ("made", job["created_at"]),
             ("finished", job["finished_at"]),

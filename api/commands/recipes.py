@@ -1,6 +1,7 @@
 """Recipes: what a job is asked to do, as a file. Ours are in ``api/recipes``."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,12 @@ def read(recipe: str) -> tuple[str, dict[str, Any]]:
 def write(job: Job) -> str:
     """The recipe that a job was made by."""
     return json.dumps({"kind": job["kind"], "spec": job["spec"]}, indent=2)
+
+
+def sha256_of(job: Job) -> str:
+    """Of what the job was asked to do: two jobs that share it were asked for the same."""
+    canonical = json.dumps([job["kind"], job["spec"]], sort_keys=True)
+    return sha256(canonical.encode()).hexdigest()
 
 
 def change(spec: dict[str, Any], text: str) -> None:

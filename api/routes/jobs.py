@@ -16,7 +16,16 @@ from api.deps import (
     WriterDep,
 )
 from api.errors import invalid
-from api.schemas import ArtifactRead, EventRead, EventsRead, Extension, JobCreate, JobRead, Page
+from api.schemas import (
+    ArtifactRead,
+    EventRead,
+    EventsRead,
+    Extension,
+    ForecastRead,
+    JobCreate,
+    JobRead,
+    Page,
+)
 from core.artifacts import service as artifacts
 from core.errors import InsufficientScope, NotAcceptable, Problem, Unprocessable
 from core.jobs import service as jobs
@@ -30,7 +39,9 @@ MAX_SEQ = 2**63 - 1
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
-@router.post("", status_code=201)
+@router.post(
+    "", status_code=201, responses={200: {"model": ForecastRead, "description": "A dry run."}}
+)
 def submit_job(
     body: JobCreate,
     caller: WriterDep,
@@ -38,27 +49,26 @@ def submit_job(
     database: DatabaseDep,
     bell: BellDep,
     response: Response,
-    dry_run: Annotated[bool, Query(description="Not available in this version.")] = False,
-) -> JobRead:
+    dry_run: Annotated[
+        bool, Query(description="All checks, and what it would take; nothing is queued.")
+    ] = False,
+) -> JobRead | ForecastRead:
     """Queues a job once every check that needs no GPU has passed."""
     if body.priority > 0 and "admin" not in caller.scopes:
         raise InsufficientScope(f"`priority` is {body.priority}: above 0 it takes an admin key.")
-    if dry_run:
-        raise Unprocessable(
-            "`dry_run` is not available in this version: leave it out. Nothing was queued.",
-            code="not_available",
-        )
     try:
-        parse(body.kind, body.spec)  # before the database is held
+        spec = parse(body.kind, body.spec)  # before the database is held
     except ValidationError as error:
         raise invalid(error, body.spec, under="/spec") from error
     with database.write() as session:
+        if dry_run:
+            response.status_code = 200
+            return ForecastRead.of(jobs.rehearse(session, settings, caller.owner, spec))
         job = jobs.submit(
             session,
             settings,
             owner=caller.owner,
-            kind=body.kind,
-            spec=body.spec,
+            spec=spec,
             name=body.name,
             priority=body.priority,
             labels=body.labels,

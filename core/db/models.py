@@ -131,6 +131,8 @@ class Job(Base):
     """The job that this one goes on from."""
     checkpoints: Mapped[list[Any]] = mapped_column(default=list)
     """``[{step, files: [{path, bytes, sha256, store_key}]}]``, the newest first."""
+    rung: Mapped[int] = mapped_column(default=0)
+    """How far down the memory ladder it begins: those above were too much."""
     losses: Mapped[int] = mapped_column(default=0)
     """Times a runner died while it worked on this job and its worker lived on."""
     not_before: Mapped[datetime | None]
@@ -207,5 +209,27 @@ class Worker(Base):
     ready: Mapped[bool] = mapped_column(Boolean, default=False)
     bases: Mapped[list[Any]]
     """Ids of the base models that its disk holds."""
+    chip: Mapped[str | None]
+    """What computes, by its maker's name; None until its runner has told."""
+    memory_bytes: Mapped[int | None]
+    """Of the chip; None where nobody can tell."""
     beat: Mapped[int] = mapped_column(default=0)
     started_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Rate(Base):
+    """How long the last job of a sort took a step: what a dry run's seconds are made of."""
+
+    __tablename__ = "rates"
+
+    chip: Mapped[str] = mapped_column(primary_key=True)
+    work: Mapped[str] = mapped_column(primary_key=True)
+    """All that a step's time depends on, as JSON."""
+    kind: Mapped[str] = mapped_column(String(20))
+    base: Mapped[str]
+    cost: Mapped[float]
+    """Of a step, in samples times pixels: works of one base compare by it."""
+    seconds_per_step: Mapped[float]
+    other_seconds: Mapped[float]
+    """Of the job, beside its steps."""
+    measured_at: Mapped[datetime] = mapped_column(default=now)

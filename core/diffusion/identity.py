@@ -30,11 +30,12 @@ def arithmetic(components: Components) -> dict[str, str]:
     """The libraries that compute, what they compute with and where."""
     return {name: version(name) for name in LIBRARIES} | {
         "dtype": str(components.dtype).removeprefix("torch."),
-        "device": _device_name(components.device),
+        "device": device_name(components.device),
     }
 
 
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """Of the card, by its maker; of the CPU, just that."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 

@@ -21,12 +21,17 @@ from core.workers import service as workers
 
 @dataclass(frozen=True)
 class Admitted:
-    """A spec with every default filled in, how long it is, and what it needs to stay there."""
+    """A spec with every default filled in, how long it is, and what it needs to stay there.
 
+    ``inputs`` are ``(kind, id)`` of each dataset and artifact that the job will read; ``pictures``
+    counts those that it learns.
+    """
+
+    kind: str
     spec: AnySpec
     steps: int
     inputs: list[tuple[str, str]]
-    """``(kind, id)`` of each dataset and artifact that the job will read."""
+    pictures: int = 0
 
 
 def parse(kind: str, spec: dict[str, Any]) -> AnySpec:
@@ -81,7 +86,7 @@ def _admit_fine_tune(session: Session, owner: str, spec: FineTuneSpec, base: Bas
             "seed": _seed(spec.seed),
         }
     )
-    return Admitted(filled, steps, inputs)
+    return Admitted("fine_tune", filled, steps, inputs, pictures=images)
 
 
 def _admit_generate(session: Session, owner: str, spec: GenerateSpec, base: BaseModel) -> Admitted:
@@ -96,7 +101,9 @@ def _admit_generate(session: Session, owner: str, spec: GenerateSpec, base: Base
     )
     steps = len(spec.prompts) * spec.images * spec.steps
     unique = dict.fromkeys(use.artifact for use in spec.loras)
-    return Admitted(filled, steps, [("artifact", artifact_id) for artifact_id in unique])
+    return Admitted(
+        "generate", filled, steps, [("artifact", artifact_id) for artifact_id in unique]
+    )
 
 
 def _require_start(artifact: Artifact, spec: FineTuneSpec, base: BaseModel) -> None:

@@ -91,8 +91,10 @@ class Attempt:
         device_seconds: float = 0.0,
         pause_seconds: float = 0.0,
         losses: int = 0,
+        rung: int | None = None,
     ) -> Job | None:
-        """Back to the queue for another attempt; None: the lease was lost already.
+        """Back to the queue for another attempt, on another ``rung`` if one is given; None: the
+        lease was lost already.
 
         It ends instead when somebody asked to cancel it meanwhile, or after too many attempts.
         """
@@ -121,6 +123,7 @@ class Attempt:
             queued_at=now(),
             not_before=now() + timedelta(seconds=pause_seconds) if pause_seconds else None,
             losses=Job.losses + losses,
+            rung=Job.rung if rung is None else rung,
         )
 
 

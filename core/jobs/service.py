@@ -11,10 +11,13 @@ from core.db.models import Event, Job, JobInput, now
 from core.db.pages import newest_first
 from core.errors import NotFound, WrongState
 from core.ids import new_id
+from core.jobs import forecast
 from core.jobs.admission import admit, parse, require_room
 from core.jobs.claim import CLAIM_ORDER, turn_of
+from core.jobs.forecast import Forecast, require_fit
 from core.jobs.states import TERMINAL, State, allowed_actions
 from core.jobs.transition import move, record
+from core.specs import AnySpec
 
 
 def submit(
@@ -22,8 +25,7 @@ def submit(
     settings: Settings,
     *,
     owner: str,
-    kind: str,
-    spec: dict[str, Any],
+    spec: AnySpec,
     name: str | None = None,
     priority: int = 0,
     labels: dict[str, str] | None = None,
@@ -31,23 +33,22 @@ def submit(
     """A queued job, after every check that needs no GPU. Ring the bell once this is committed.
 
     Raises:
-        pydantic.ValidationError: the spec is not one of its kind.
         Unprocessable, Conflict, NotFound, TooMany: what it names is not there or does not fit.
     """
-    parsed = parse(kind, spec)
     require_room(session, owner, settings)
-    admitted = admit(session, owner, parsed)
+    admitted = admit(session, owner, spec)
+    require_fit(forecast.of(session, admitted))
     job = Job(
         id=new_id("job"),
         owner=owner,
-        kind=kind,
+        kind=admitted.kind,
         state=State.QUEUED,
         base=admitted.spec.base,
         name=name,
         spec=admitted.spec.model_dump(mode="json"),
         labels=labels or {},
         priority=priority,
-        turn=turn_of(priority, kind),
+        turn=turn_of(priority, admitted.kind),
         progress=progress_of(0, admitted.steps, message="queued"),
         last_seq=1,
     )
@@ -58,6 +59,19 @@ def submit(
         JobInput(job_id=job.id, kind=kind, input_id=input_id) for kind, input_id in admitted.inputs
     )
     return job
+
+
+def rehearse(session: Session, settings: Settings, owner: str, spec: AnySpec) -> Forecast:
+    """What the job would take, after all checks of ``submit``; nothing is queued or frozen.
+
+    Raises:
+        Unprocessable, Conflict, NotFound, TooMany: as ``submit``.
+    """
+    require_room(session, owner, settings)
+    with session.begin_nested() as undone:
+        told = forecast.of(session, admit(session, owner, spec))
+        undone.rollback()
+    return told
 
 
 def extend(session: Session, settings: Settings, owner: str, job_id: str, *, steps: int) -> Job:
@@ -78,8 +92,7 @@ def extend(session: Session, settings: Settings, owner: str, job_id: str, *, ste
         session,
         settings,
         owner=owner,
-        kind=parent.kind,
-        spec={**parent.spec, "steps": taken + steps, "epochs": None},
+        spec=parse(parent.kind, {**parent.spec, "steps": taken + steps, "epochs": None}),
         name=parent.name,
         labels=parent.labels,
     )

@@ -13,6 +13,14 @@ RUNNING = "running"
 
 
 @dataclass(frozen=True)
+class Chip:
+    """What a worker computes on; ``memory_bytes`` in all, None where nobody can tell."""
+
+    name: str
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True)
 class BeatAnswer:
     """What a beat brings back: whether the worker is still known, and what clients asked."""
 
@@ -48,15 +56,16 @@ def register(
     return worker
 
 
-def beat(session: Session, worker_id: str, *, ready: bool, bases: list[str]) -> BeatAnswer:
+def beat(session: Session, worker_id: str, *, chip: Chip | None, bases: list[str]) -> BeatAnswer:
     """Raises the worker's counter and those of all its jobs, in one statement each.
 
-    ``ready``: its runner has loaded what it needs. ``bases``: what its disk holds now.
+    ``chip``: what its runner found, None while that loads. ``bases``: what its disk holds now.
     """
+    found = {"chip": chip.name, "memory_bytes": chip.memory_bytes} if chip else {}
     known = session.scalar(
         update(Worker)
         .where(Worker.id == worker_id)
-        .values(beat=Worker.beat + 1, ready=ready, bases=bases)
+        .values(beat=Worker.beat + 1, ready=chip is not None, bases=bases, **found)
         .returning(Worker.id)
     )
     rows = session.execute(

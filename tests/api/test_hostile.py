@@ -83,13 +83,6 @@ def test_a_form_in_an_odd_charset_is_no_error_of_ours(ann: Person, charset: str)
     assert refused.status_code in (400, 422)
 
 
-def test_a_dry_run_queues_nothing(ann: Person) -> None:
-    spec = {"base": "nano-ssd-1b", "prompt": "x"}
-    refused = ann.post("/v1/jobs?dry_run=true", {"kind": "generate", "spec": spec})
-    assert (refused.status_code, refused.json()["code"]) == (422, "not_available")
-    assert ann.get("/v1/jobs").json()["items"] == []
-
-
 @pytest.mark.parametrize("value", [0, "", []])
 def test_a_field_that_is_not_built_takes_no_other_nothing(ann: Person, value: object) -> None:
     spec = {"base": "nano-ssd-1b", "prompt": "x", "image": value}

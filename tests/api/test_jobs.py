@@ -98,6 +98,35 @@ def test_a_job_that_has_not_ended_cannot_be_extended(ann: Person) -> None:
     assert refused.status_code == 422
 
 
+def test_a_dry_run_checks_all_and_leaves_nothing(ann: Person) -> None:
+    dataset = ann.dataset(("dog.png", uploads.picture()))
+    spec = {"base": "nano-ssd-1b", "dataset": dataset, "instance_prompt": "sks", "steps": 12}
+    told = ann.post("/v1/jobs?dry_run=true", {"kind": "fine_tune", "spec": spec})
+    assert told.status_code == 200
+    assert "Location" not in told.headers
+    forecast = told.json()
+    assert (forecast["steps"], forecast["seconds"], forecast["basis"]) == (12, None, "none")
+    assert forecast["fits"] is True
+    assert forecast["peak_memory_bytes"] > 10_000_000
+    assert forecast["disk_bytes"] > 100_000
+    assert set(forecast) == {
+        *("steps", "seconds", "basis", "peak_memory_bytes", "disk_bytes", "fits"),
+    }
+    assert ann.get("/v1/jobs").json()["items"] == []
+    assert ann.get(f"/v1/datasets/{dataset}").json()["frozen"] is False
+    refused = ann.post(
+        "/v1/jobs?dry_run=true", {"kind": "fine_tune", "spec": spec | {"dataset": "dst_no"}}
+    )
+    assert (refused.status_code, refused.json()["code"]) == (404, "not_found")
+
+
+def test_a_dry_run_of_pictures(ann: Person) -> None:
+    spec = {"base": "nano-ssd-1b", "prompt": ["x", "y"], "images": 2, "steps": 10}
+    told = ann.post("/v1/jobs?dry_run=true", {"kind": "generate", "spec": spec}).json()
+    assert told["steps"] == 40
+    assert told["disk_bytes"] == 4 * 3 * 64 * 64
+
+
 def test_another_owner_finds_nothing(ann: Person, bob: Person) -> None:
     job = ann.fine_tune().json()["id"]
     for answer in (

@@ -9,20 +9,34 @@ from core.db.engine import Database
 from core.db.models import Event, Job, Worker
 from core.ids import new_id
 from core.jobs import service as jobs
+from core.jobs.admission import parse
 from core.jobs.claim import claim
 from core.jobs.transition import events_after
 from core.workers import service as workers
 from core.workers.host import identity
-from core.workers.service import BeatAnswer
+from core.workers.service import BeatAnswer, Chip
 
 BASES = ["nano-sdxl", "nano-ssd-1b"]
+CHIP = Chip("cpu", 8_000_000_000)
 SPEC = {"base": "nano-ssd-1b", "prompt": "a red circle"}
 
 
-def submit(database: Database, settings: Settings, *, owner: str = "ada", **fields: Any) -> Job:
+def submit(
+    database: Database,
+    settings: Settings,
+    *,
+    owner: str = "ada",
+    kind: str = "generate",
+    spec: dict[str, Any] | None = None,
+    **about: Any,
+) -> Job:
     with database.write() as session:
         return jobs.submit(
-            session, settings, owner=owner, **{"kind": "generate", "spec": SPEC} | fields
+            session,
+            settings,
+            owner=owner,
+            spec=parse(kind, SPEC if spec is None else spec),
+            **about,
         )
 
 
@@ -38,13 +52,14 @@ def register(database: Database, settings: Settings, *, role: str = "any") -> Wo
             role=role,
             bases=BASES,
         )
-        worker.ready = True
+        worker.ready, worker.chip = True, CHIP.name
+        worker.memory_bytes = CHIP.memory_bytes
     return worker
 
 
 def beat(database: Database, worker: Worker) -> BeatAnswer:
     with database.write() as session:
-        return workers.beat(session, worker.id, ready=True, bases=BASES)
+        return workers.beat(session, worker.id, chip=CHIP, bases=BASES)
 
 
 def take(database: Database, worker: Worker) -> Job:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
+from core.errors import OutOfMemory
 from core.tether import die_with_parent
 from worker.frames import Begun, Done, Failed, Picture, Ready, Report, Run, Word, send
 from worker.link import SOCKET
@@ -23,6 +24,8 @@ def act(run: Run) -> Generator[Word]:
         os.kill(os.getpid(), signal.SIGKILL)
     if script == "fail":
         yield Failed(code="odd", detail="It was told to.")
+    if script == "too much" and run.first_rung < 2:
+        raise OutOfMemory("It was told to.", next_rung=run.first_rung + 1)
     steps = 100_000 if script == "long" else 3
     for step in range(1, steps + 1):
         time.sleep(STEP_SECONDS)
@@ -40,7 +43,7 @@ def main() -> None:
     orders.start()
     if "--never-ready" in sys.argv:
         sys.exit(3)
-    send(connection, Ready())
+    send(connection, Ready(chip="cpu", memory_bytes=None))
     while True:
         run = orders.runs.get()
         orders.tell(run, Begun())

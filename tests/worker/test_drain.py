@@ -12,11 +12,12 @@ from core.artifacts import service as artifacts
 from core.artifacts.store import Store
 from core.config import Settings
 from core.db.engine import Database
-from core.db.models import Job, Worker
+from core.db.models import Job, Rate, Worker
 from core.errors import NotFound, Unavailable
 from core.files.lock import LockFile
 from core.jobs import service as jobs
 from core.jobs.attempt import Attempt
+from core.jobs.transition import events_after
 from tests.support import jobs as make
 from tests.support.server import wait_until
 from worker import inputs
@@ -108,6 +109,29 @@ def test_a_job_that_kills_its_runner_is_given_up_after_three_losses(
     assert (ended.state, ended.attempt) == ("failed", 3)
     assert ended.error is not None
     assert ended.error["code"] == "worker_lost"
+
+
+def test_a_job_that_is_too_much_goes_down_the_ladder(
+    drain: Drain, play: Play, look: Callable[[Job], Job], database: Database
+) -> None:
+    job = play("too much")
+    drain.until_empty()
+    ended = look(job)
+    assert (ended.state, ended.attempt, ended.rung, ended.losses) == ("succeeded", 3, 2, 0)
+    with database.read() as session:
+        states = [e.data for e in events_after(session, job.id, 0, 50) if e.type == "state"]
+    assert [data.get("reason") for data in states].count("out_of_memory") == 2
+
+
+def test_what_a_job_took_is_remembered_for_dry_runs(
+    drain: Drain, play: Play, database: Database
+) -> None:
+    play("draw")
+    drain.until_empty()
+    with database.read() as session:
+        (rate,) = session.query(Rate)
+    assert (rate.chip, rate.kind, rate.base) == ("cpu", "generate", "nano-ssd-1b")
+    assert 0 < rate.seconds_per_step < 5
 
 
 def test_a_runner_that_its_worker_killed_counts_against_nobody(

@@ -70,8 +70,28 @@ def test_a_recipe_trains_and_a_job_gives_its_recipe_back(
     assert on_server("jobs", "spec", first, "--to", str(file))[0] == 0
     second = on_server("train", str(file))[1].strip()
     assert on_server("jobs", "spec", second)[1] == on_server("jobs", "spec", first)[1]
+    (asked,) = (each for each in shown.splitlines() if each.startswith("asked for"))
+    assert asked in on_server("jobs", "show", second)[1]
     for job in (first, second):
         on_server("cancel", job)
+
+
+def test_a_dry_run_tells_what_it_would_take(on_server: Run, pictures: Path) -> None:
+    dataset = on_server("dataset", "create", "dry", str(pictures))[1].strip()
+    before = on_server("jobs")[1]
+    given = ("--dataset", dataset, "--dry-run")
+    named = ("--base", "nano-ssd-1b", "--instance-prompt", "sks")
+    for command in (
+        ("fine-tune", *named, *given),
+        ("train", "ssd_1b_dreambooth_lora_dog", "--base", "nano-ssd-1b", *given),
+        ("generate", "a robot", "--base", "nano-ssd-1b", "--dry-run"),
+    ):
+        code, out, err = on_server(*command)
+        assert (code, err) == (0, "")
+        told = dict(each.split("\t") for each in out.splitlines())
+        assert set(told) == {"steps", "takes", "told by", "memory", "disk", "fits"}
+        assert told["fits"] == "yes"
+    assert on_server("jobs")[1] == before
 
 
 def test_recipes_that_are_none(on_server: Run, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from core.jobs import service as jobs
 from core.jobs.reaper import Reaper
 from core.workers import service as workers
 from core.workers.service import lock_path
-from tests.support.jobs import beat, history, register, reread, submit, take
+from tests.support.jobs import CHIP, beat, history, register, reread, submit, take
 
 
 class Clock:
@@ -155,7 +155,7 @@ def test_a_beat_tells_what_the_worker_has_and_whether_it_is_ready(
 ) -> None:
     worker = register(any_database, settings)
     with any_database.write() as session:
-        workers.beat(session, worker.id, ready=True, bases=["ssd-1b"])
+        workers.beat(session, worker.id, chip=CHIP, bases=["ssd-1b"])
         assert workers.bases_on_workers(session) == {"ssd-1b"}
-        workers.beat(session, worker.id, ready=False, bases=["ssd-1b"])
+        workers.beat(session, worker.id, chip=None, bases=["ssd-1b"])
         assert workers.bases_on_workers(session) == set()

@@ -1,0 +1,98 @@
+"""What a job will take, told before it is queued, and whether any device here can hold it."""
+
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from core import bases, estimate
+from core.bases import BaseModel
+from core.db.models import Worker
+from core.errors import DoesNotFit
+from core.jobs import rates
+from core.jobs.admission import Admitted
+from core.jobs.claim import KINDS_OF_ROLE
+from core.jobs.rates import Basis
+from core.ladder import rungs
+from core.specs import FineTuneSpec
+from core.workers import service as workers
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """``peak_memory_bytes`` is for the device that has the most; ``room_bytes`` is what that one
+    has, None while no worker has told. ``fits`` is true until a device is known to be too small."""
+
+    steps: int
+    seconds: float | None
+    basis: Basis
+    peak_memory_bytes: int
+    disk_bytes: int
+    room_bytes: int | None
+    fits: bool
+
+
+def of(session: Session, admitted: Admitted) -> Forecast:
+    spec = admitted.spec
+    base = bases.find(spec.base)
+    able = [
+        worker
+        for worker in workers.live_workers(session)
+        if admitted.kind in KINDS_OF_ROLE[worker.role] and base.id in worker.bases
+    ]
+    largest = max(able, key=_memory_of, default=None)
+    room_bytes = largest.memory_bytes if largest else None
+    peak_bytes = _peak_bytes(admitted, base, largest)
+    seconds, basis = rates.seconds_of(
+        session, {worker.chip for worker in able if worker.chip}, spec, admitted.steps
+    )
+    return Forecast(
+        steps=admitted.steps,
+        seconds=seconds,
+        basis=basis,
+        peak_memory_bytes=peak_bytes,
+        disk_bytes=_disk_bytes(admitted, base),
+        room_bytes=room_bytes,
+        fits=room_bytes is None or peak_bytes <= room_bytes,
+    )
+
+
+def require_fit(forecast: Forecast) -> None:
+    """Raises DoesNotFit."""
+    if forecast.fits or forecast.room_bytes is None:
+        return
+    raise DoesNotFit(
+        f"It takes {_gigabytes(forecast.peak_memory_bytes)} of memory at least, and the largest "
+        f"device here has {_gigabytes(forecast.room_bytes)}: ask for fewer pixels, a smaller rank "
+        "or, where `gradient_checkpointing` is false, leave that to auto."
+    )
+
+
+def _peak_bytes(admitted: Admitted, base: BaseModel, worker: Worker | None) -> int:
+    """On the rung that such a worker would take; the last where none fits."""
+    spec, on_gpu = admitted.spec, worker is not None and worker.device != "cpu"
+    if not isinstance(spec, FineTuneSpec):
+        return estimate.generate_bytes(spec, base, on_gpu=on_gpu)
+    room_bytes = worker.memory_bytes if worker else None
+    for rung in rungs(spec):
+        needed = estimate.fine_tune_bytes(
+            spec, base, rung, pictures=admitted.pictures, on_gpu=on_gpu
+        )
+        if room_bytes is None or needed <= room_bytes:
+            break
+    return needed
+
+
+def _disk_bytes(admitted: Admitted, base: BaseModel) -> int:
+    if isinstance(admitted.spec, FineTuneSpec):
+        return estimate.fine_tune_disk_bytes(
+            admitted.spec, base, steps=admitted.steps, pictures=admitted.pictures
+        )
+    return estimate.generate_disk_bytes(admitted.spec, base)
+
+
+def _memory_of(worker: Worker) -> float:
+    return float("inf") if worker.memory_bytes is None else worker.memory_bytes
+
+
+def _gigabytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"
