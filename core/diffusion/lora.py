@@ -111,7 +111,11 @@ class Lora(nn.Module):
                 return output
             x = F.dropout(inputs[0], self.dropout, self.training)
             # Cast here, not where they live: gradients come back to the float32 matrices.
-            return output + F.linear(F.linear(x, a_RI.to(x.dtype)), b_OR.to(x.dtype)) * scale
+            inner_NR = F.linear(x, a_RI.to(x.dtype)).flatten(0, -2)
+            # one kernel for product, scale and sum, and no tensor in between
+            b_RO = b_OR.to(x.dtype).t()
+            output.view(-1, output.shape[-1]).addmm_(inner_NR, b_RO, alpha=scale)
+            return output
 
         return add_update
 

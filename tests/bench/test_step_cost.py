@@ -35,9 +35,11 @@ MOST_OF_A_FORWARD = 2.4
 def test_a_step_costs_little_more_than_its_flops(
     tmp_path: Path, tell: Callable[[str], None]
 ) -> None:
-    toys.save(tmp_path / "base")
+    toys.save(
+        tmp_path / "base", side=256, vae_widths=(16, 40, 64, 64), text_width=80, text_layers=3
+    )
     base = components.load(tmp_path / "base", device=torch.device("cpu"), dtype=torch.float32)
-    spec = spec_with(batch_size=2, steps=ROUNDS + 1, resolution=toys.SIDE)
+    spec = spec_with(batch_size=2, steps=ROUNDS + 1, resolution=256)
     sources = [Source(path) for path in pictures.write(tmp_path / "pictures", 4)]
     cache = Cache(tmp_path / "cache", links=tmp_path / "links")
     course = drained(
@@ -123,7 +125,7 @@ def real_step_seconds(layout: Layout) -> float:
 def spec_with(**fields: object) -> FineTuneSpec:
     return FineTuneSpec.model_validate(
         {
-            "base": "toy",
+            "base": "nano-ssd-1b",
             "dataset": "d",
             "seed": 3,
             "instance_prompt": "a photo of sks dog",
