@@ -36,7 +36,7 @@ pytestmark = [
 SUBJECTS = Path(folder.__file__).with_name("fluent_emoji.txt")
 CLASSIFIER_STEPS = 1200
 LEAST_SUBJECTS, LEAST_COLOURS = 0.9, 0.99
-"""What was reached: 0.908 and 0.996."""
+"""What was reached: 0.908 to 0.917, and 0.996 to 1."""
 GROUNDS = list(COLOURS)[:10]
 ROBOT = "sks robot"
 CLASS = "a photo of a robot"
