@@ -127,7 +127,11 @@ def _train(
     with run.trainee.shown():
         made = export.save(course.lora, out, spec, spec.resolution or components.native_size)
         lora.check_export(course.lora, list(made.values()), components)
-    summary = _summary(spec, run, measured, cache, now, kept_out=prepared.kept_out)
+    summary = {
+        **_summary(spec, run, measured, cache, now),
+        "held_out_pictures": prepared.kept_out,
+        "rung": str(rung),
+    }
     made["report"] = out / "report.json"
     atomic.write_text(made["report"], json.dumps(summary, indent=2))
     yield replace(now, message="done", outputs=made)
@@ -139,7 +143,6 @@ def _summary(
     measured: Measured,
     cache: Cache,
     now: StepReport,
-    kept_out: Sequence[int],
 ) -> dict[str, object]:
     """What ``report.json`` says."""
     return {
@@ -150,7 +153,6 @@ def _summary(
         "losses": run.losses,
         measured.name: {"before": measured.base, "after": measured.lora},
         "class_drift": measured.drift,
-        "held_out_pictures": list(kept_out),
         "seconds_per_step": now.seconds_per_step,
         "peak_memory_bytes": memory.peak_bytes(run.course.components.device),
         "cache": {"hits": cache.hits, "misses": cache.misses},

@@ -2,18 +2,21 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from core import bases, estimate
 from core.diffusion import components
 from core.diffusion.components import Components
+from core.diffusion.lora import Lora
 from core.inference import engine
-from core.specs import FineTuneSpec, GenerateSpec
-from core.training import fine_tune
+from core.specs import FineTuneSpec, GenerateSpec, LoraSpec
+from core.training import fine_tune, memory
 from core.training.data import Source
-from tests.support import pictures
+from tests.support import pictures, real_size
 
 pytestmark = pytest.mark.gpu
 
@@ -62,3 +65,38 @@ def test_the_same_request_gives_the_same_bytes(on_card: Components, tmp_path: Pa
         assert last.picture
         drawn.append(last.picture.path.read_bytes())
     assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("name", ["ssd-1b", "sdxl"])
+def test_the_memory_table_is_what_a_card_holds(name: str, again: bool) -> None:
+    base, card = bases.find(name), torch.device("cuda:0")
+    with torch.device("meta"):
+        unet = real_size.unet(base.layout).to(torch.bfloat16)
+    unet = unet.to_empty(device=card).requires_grad_(False)
+    for weight in unet.parameters():
+        torch.nn.init.normal_(weight, 0, 0.02)
+    lora = Lora(unet, LoraSpec(rank=1), seed=0)
+    if again:
+        unet.enable_gradient_checkpointing()
+        unet.train()
+    memory.reset_peak(card)
+    before = torch.cuda.memory_allocated(card)
+    cells = base.native_size // 8
+    half: dict[str, Any] = {"device": card, "dtype": torch.bfloat16}
+    with lora.attached(unet):
+        predicted_BCHW = unet(
+            torch.randn(1, 4, cells, cells, **half),
+            torch.tensor([500], device=card),
+            encoder_hidden_states=torch.randn(1, 77, real_size.TEXT_WIDTH, **half),
+            added_cond_kwargs={
+                "text_embeds": torch.randn(1, real_size.POOLED_WIDTH, **half),
+                "time_ids": torch.zeros(1, 6, **half),
+            },
+        ).sample
+        torch.autograd.backward(predicted_BCHW.float().square().mean())
+    held = (memory.peak_bytes(card) or 0) - before
+    own = estimate.FOOTPRINTS[name].attention
+    told = own.checkpointed if again else own.kept
+    assert held < told * 1.1 + estimate.RUNTIME_BYTES / 2
+    assert held > told * 0.8
