@@ -1,7 +1,7 @@
 """What a fine-tune gives up to fit into memory, a rung at a time: never its result.
 
 A rung further down takes more time and less memory. Another split of a step into micro-batches
-changes the last bits of a sum, nothing else.
+changes the last bits of a sum, and which entries a LoRA's dropout drops; nothing else.
 """
 
 from dataclasses import dataclass

@@ -59,6 +59,11 @@ class Layout:
             yield from (_block("mid_block", 0, depth) for depth in range(self.mid))
         yield from _blocks_of("up_blocks", self.up)
 
+    def stacks(self) -> dict[str, int]:
+        """How many transformer blocks stand in each attention module, by the path of their list."""
+        paths = [block.rpartition(".")[0] for block in self.blocks()]
+        return {path: paths.count(path) for path in dict.fromkeys(paths)}
+
     def attention_modules(self) -> tuple[str, ...]:
         """Paths of the linear layers that a LoRA on attention is put on: 8 a transformer block."""
         return tuple(

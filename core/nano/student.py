@@ -1,20 +1,20 @@
-"""``nano-ssd-1b``: nano-sdxl with SSD-1B's UNet, whose weights are random until it is distilled."""
+"""``nano-ssd-1b``: nano-sdxl with SSD-1B's UNet, cut out of nano-sdxl's and not distilled yet."""
 
 import os
 import shutil
 from pathlib import Path
 
-import torch
+from diffusers import UNet2DConditionModel
 
+from core.diffusion import surgery
 from core.files.atomic import sync
 from core.files.digest import sha256_of_folder
 from core.layouts import SSD_1B
-from core.nano import shape
 
-SEED = 20231107
-"""Any would do."""
+LAYERS = (0, 1, 2, 3)
+"""Of nano-sdxl's stacks of ten blocks."""
 MADE_FROM = "made_from"
-"""The file in the folder that tells of which teacher and seed it was made."""
+"""The file in the folder that tells of which teacher and layers it was made."""
 
 
 def build(teacher: Path, folder: Path) -> None:
@@ -27,7 +27,7 @@ def build(teacher: Path, folder: Path) -> None:
         teacher: nano-sdxl's pipeline folder.
         folder: what ``StableDiffusionXLPipeline.from_pretrained`` is to load.
     """
-    origin = f"{sha256_of_folder(teacher)} {SEED}\n"
+    origin = f"{sha256_of_folder(teacher)} {LAYERS}\n"
     if _is_made_from(origin, folder):
         return
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
@@ -61,9 +61,7 @@ def _take_its_place(aside: Path, folder: Path, origin: str) -> None:
 
 
 def _write(teacher: Path, folder: Path) -> None:
-    parts = shutil.ignore_patterns("unet", "README.md")
-    shutil.copytree(teacher, folder, ignore=parts)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        unet = shape.unet(SSD_1B)
-    unet.half().save_pretrained(folder / "unet")
+    shutil.copytree(teacher, folder, ignore=shutil.ignore_patterns("unet", "README.md", "*.png"))
+    unet = UNet2DConditionModel.from_pretrained(teacher / "unet")
+    cut = surgery.student_from_teacher(unet, SSD_1B, LAYERS)
+    cut.student.half().save_pretrained(folder / "unet")
