@@ -208,12 +208,12 @@ class Extension(BaseModel):
 
 class ForecastRead(BaseModel):
     steps: int
-    seconds: float | None = Field(description="Of the whole job, on a device of this server.")
+    seconds: float | None = Field(description="On a device of this server.")
     basis: Basis = Field(
-        description="measured: on work of the same sort; calibrated: on other work on this base, "
-        "by samples times pixels; none: nothing was measured here yet."
+        description="measured: the whole job, by your last of the same sort; calibrated: its steps "
+        "alone, by other work of yours on this base; none: nothing of yours was measured here yet."
     )
-    peak_memory_bytes: int = Field(description="On the largest device here.")
+    peak_memory_bytes: int = Field(description="On the device here that holds it best.")
     disk_bytes: int = Field(description="Of artifacts, checkpoints and caches, at most.")
     fits: bool = Field(description="false: no device here holds it, and it would be refused.")
 

@@ -105,6 +105,8 @@ def fine_tune_bytes(
         (0 if aside else unet) + vae + text + own.encode * grown,
         learning + _activations(spec, own, rung) * grown + _rows(spec, base, rung, pictures),
     ]
+    # the export's check: the file once more beside the LoRA, and a pass of the UNet
+    stages.append(learning + 2 * lora_bytes(spec.lora, base) + own.forward * grown)
     if spec.sample:
         stages.append(learning + (vae if on_gpu else 0) + max(own.decode, 2 * own.forward) * grown)
     if spec.prior and spec.prior.images:
@@ -172,7 +174,11 @@ def _rows(spec: FineTuneSpec, base: BaseModel, rung: Rung, pictures: int) -> int
     if not rung.rows_on_device:
         return 0
     side = spec.resolution or base.native_size
-    return min(ROWS_BYTES, pictures * spec.views_per_picture * _row_bytes(base, side))
+    row_bytes = _row_bytes(base, side)
+    classes = spec.prior.images if spec.prior else 0
+    return sum(
+        min(ROWS_BYTES, rows * row_bytes) for rows in (pictures * spec.views_per_picture, classes)
+    )
 
 
 def _row_bytes(base: BaseModel, side: int) -> int:

@@ -1,4 +1,4 @@
-"""What a fine-tune gives up to fit into memory, a rung at a time: never its result.
+"""What a fine-tune gives up to fit into memory, a rung at a time: never what it learns from.
 
 A rung further down takes more time and less memory. Another split of a step into micro-batches
 changes the last bits of a sum, and which entries a LoRA's dropout drops; nothing else.

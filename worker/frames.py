@@ -165,6 +165,12 @@ class Gone(Frame):
     killed_by_us: bool
 
 
+def spoils(word: object) -> bool:
+    """Whether the runner ends after it: nobody knows what is left in the device's memory or
+    context, and a fresh process does."""
+    return isinstance(word, Failed) and word.code in ("internal_error", "out_of_memory")
+
+
 Word = Begun | Note | Report | Picture | Snapshot | Checkpoint | Done | Failed | Stopped | Gone
 LAST_WORDS = (Done, Failed, Stopped, Gone)
 

@@ -27,6 +27,7 @@ from worker.frames import (
     Word,
     receive,
     send,
+    spoils,
 )
 from worker.vital import VitalThread
 
@@ -160,6 +161,8 @@ class Link:
                     self.ready.set()
                     self.on_change()
                 case Answer(run=run, word=word):
+                    if spoils(word):
+                        self.ready.clear()  # before anybody can give it another job
                     with self._line:
                         if run == self._run:
                             self._words.put(word)

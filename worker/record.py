@@ -63,6 +63,7 @@ class Record:
         self._told_at = float("-inf")
         self._unsaid: dict[str, Any] = {}
         self._seconds_per_step: float | None = None
+        self._first_step: tuple[int, float] | None = None
         self._pictures: list[str] = []
         self._snapshots: list[str] = []
         self._checkpoints: list[dict[str, Any]] = list(job.checkpoints)
@@ -104,6 +105,8 @@ class Record:
     def progress(self, report: Report) -> None:
         """Keeps the newest of each figure, and writes a row of them at most once a second."""
         self._seconds_per_step = report.seconds_per_step or self._seconds_per_step
+        if report.step > 0 and self._first_step is None:
+            self._first_step = (report.step, self.device_seconds)
         said = report.model_dump(exclude_none=True, exclude={"type"})
         self._unsaid = {**self._unsaid, **said}
         if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
@@ -201,13 +204,15 @@ class Record:
         """For the dry runs to come; a job that was begun more than once measures nothing."""
         if self.chip is None or self.job.attempt > 1 or self.job.parent:
             return
-        spec, seconds = parse(self.job.kind, self.job.spec), self.device_seconds
-        steps = self.job.progress["steps"]
-        per_step = self._seconds_per_step or seconds / steps
+        seconds, steps = self.device_seconds, self.job.progress["steps"]
+        step, at_seconds = self._first_step or (0, 0.0)
+        # a drawing does not tell its pace: it is that of the steps after the first
+        per_step = self._seconds_per_step or (seconds - at_seconds) / max(1, steps - step)
         rates.remember(
             session,
             self.chip,
-            spec,
+            self.job.owner,
+            parse(self.job.kind, self.job.spec),
             seconds_per_step=per_step,
             other_seconds=max(0.0, seconds - steps * per_step),
         )

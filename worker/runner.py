@@ -32,13 +32,11 @@ from worker.frames import (
     Word,
     receive,
     send,
+    spoils,
 )
 from worker.link import SOCKET
 
 log = logging.getLogger(__name__)
-
-SPOILT = frozenset({"internal_error", "out_of_memory"})
-"""After these nobody knows what is left in the device's memory or context: a fresh process does."""
 
 
 class Orders:
@@ -90,7 +88,7 @@ def main() -> None:
     bench = Bench(parse_pinned(settings.device))
     send(connection, bench.ready())
     last: Word = Begun()
-    while not (isinstance(last, Failed) and last.code in SPOILT):
+    while not spoils(last):
         run = orders.runs.get()
         with logs.bind(job=run.job, attempt=run.attempt):
             orders.tell(run, Begun())

@@ -238,7 +238,7 @@ def show(job_id: JobId, url: Url = None, home: Home = None) -> None:
             ("done", _done(job)),
             ("error", job["error"] and job["error"]["detail"]),
             ("device", job["device"]),
-            ("asked for", recipes.sha256_of(job)),
+            ("spec sha256", recipes.sha256_of(job)),
             *((f"  {field}", value) for field, value in job["spec"].items()),
             ("made", job["created_at"]),
             ("finished", job["finished_at"]),

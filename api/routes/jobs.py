@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
 from api import pages
@@ -40,7 +41,10 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
 @router.post(
-    "", status_code=201, responses={200: {"model": ForecastRead, "description": "A dry run."}}
+    "",
+    status_code=201,
+    response_model=JobRead,
+    responses={200: {"model": ForecastRead, "description": "A dry run."}},
 )
 def submit_job(
     body: JobCreate,
@@ -52,7 +56,7 @@ def submit_job(
     dry_run: Annotated[
         bool, Query(description="All checks, and what it would take; nothing is queued.")
     ] = False,
-) -> JobRead | ForecastRead:
+) -> JobRead | JSONResponse:
     """Queues a job once every check that needs no GPU has passed."""
     if body.priority > 0 and "admin" not in caller.scopes:
         raise InsufficientScope(f"`priority` is {body.priority}: above 0 it takes an admin key.")
@@ -62,8 +66,8 @@ def submit_job(
         raise invalid(error, body.spec, under="/spec") from error
     with database.write() as session:
         if dry_run:
-            response.status_code = 200
-            return ForecastRead.of(jobs.rehearse(session, settings, caller.owner, spec))
+            told = ForecastRead.of(jobs.rehearse(session, settings, caller.owner, spec))
+            return JSONResponse(told.model_dump(mode="json"))
         job = jobs.submit(
             session,
             settings,

@@ -218,13 +218,14 @@ class Worker(Base):
 
 
 class Rate(Base):
-    """How long the last job of a sort took a step: what a dry run's seconds are made of."""
+    """How long an owner's last job of a sort took a step: what dry runs' seconds are made of."""
 
     __tablename__ = "rates"
 
     chip: Mapped[str] = mapped_column(primary_key=True)
-    work: Mapped[str] = mapped_column(primary_key=True)
-    """All that a step's time depends on, as JSON."""
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    work: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """The hash of all that its time depends on, but for the number of steps."""
     kind: Mapped[str] = mapped_column(String(20))
     base: Mapped[str]
     cost: Mapped[float]

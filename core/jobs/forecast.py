@@ -13,14 +13,14 @@ from core.jobs.admission import Admitted
 from core.jobs.claim import KINDS_OF_ROLE
 from core.jobs.rates import Basis
 from core.ladder import rungs
-from core.specs import FineTuneSpec
+from core.specs import AnySpec, FineTuneSpec
 from core.workers import service as workers
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """``peak_memory_bytes`` is for the device that has the most; ``room_bytes`` is what that one
-    has, None while no worker has told. ``fits`` is true until a device is known to be too small."""
+    """``peak_memory_bytes`` is for the device that holds it best, ``room_bytes`` what that one has,
+    None while no worker has told. ``fits`` is true until all devices are known to be too small."""
 
     steps: int
     seconds: float | None
@@ -28,10 +28,13 @@ class Forecast:
     peak_memory_bytes: int
     disk_bytes: int
     room_bytes: int | None
-    fits: bool
+
+    @property
+    def fits(self) -> bool:
+        return self.room_bytes is None or self.peak_memory_bytes <= self.room_bytes
 
 
-def of(session: Session, admitted: Admitted) -> Forecast:
+def of(session: Session, owner: str, admitted: Admitted) -> Forecast:
     spec = admitted.spec
     base = bases.find(spec.base)
     able = [
@@ -39,12 +42,17 @@ def of(session: Session, admitted: Admitted) -> Forecast:
         for worker in workers.live_workers(session)
         if admitted.kind in KINDS_OF_ROLE[worker.role] and base.id in worker.bases
     ]
-    largest = max(able, key=_memory_of, default=None)
-    room_bytes = largest.memory_bytes if largest else None
-    peak_bytes = _peak_bytes(admitted, base, largest)
-    seconds, basis = rates.seconds_of(
-        session, {worker.chip for worker in able if worker.chip}, spec, admitted.steps
+    tried = [(_peak_bytes(admitted, base, worker), worker.memory_bytes) for worker in able]
+    peak_bytes, room_bytes = (
+        max(tried, key=_left_over)
+        if tried
+        else (
+            _peak_bytes(admitted, base, None),
+            None,
+        )
     )
+    chips = {worker.chip for worker in able if worker.chip}
+    seconds, basis = rates.seconds_of(session, chips, owner, spec, admitted.steps)
     return Forecast(
         steps=admitted.steps,
         seconds=seconds,
@@ -52,18 +60,22 @@ def of(session: Session, admitted: Admitted) -> Forecast:
         peak_memory_bytes=peak_bytes,
         disk_bytes=_disk_bytes(admitted, base),
         room_bytes=room_bytes,
-        fits=room_bytes is None or peak_bytes <= room_bytes,
     )
 
 
-def require_fit(forecast: Forecast) -> None:
+def require_fit(forecast: Forecast, spec: AnySpec) -> None:
     """Raises DoesNotFit."""
     if forecast.fits or forecast.room_bytes is None:
         return
+    advice = (
+        "ask for fewer pixels, a smaller rank or, where `gradient_checkpointing` is false, leave "
+        "that to auto"
+        if isinstance(spec, FineTuneSpec)
+        else "ask for fewer pixels"
+    )
     raise DoesNotFit(
-        f"It takes {_gigabytes(forecast.peak_memory_bytes)} of memory at least, and the largest "
-        f"device here has {_gigabytes(forecast.room_bytes)}: ask for fewer pixels, a smaller rank "
-        "or, where `gradient_checkpointing` is false, leave that to auto."
+        f"It takes {_gigabytes(forecast.peak_memory_bytes)} of memory at least, and the device "
+        f"here that comes nearest has {_gigabytes(forecast.room_bytes)}: {advice}."
     )
 
 
@@ -90,8 +102,9 @@ def _disk_bytes(admitted: Admitted, base: BaseModel) -> int:
     return estimate.generate_disk_bytes(admitted.spec, base)
 
 
-def _memory_of(worker: Worker) -> float:
-    return float("inf") if worker.memory_bytes is None else worker.memory_bytes
+def _left_over(tried: tuple[int, int | None]) -> float:
+    peak_bytes, room_bytes = tried
+    return float("inf") if room_bytes is None else room_bytes - peak_bytes
 
 
 def _gigabytes(count: int) -> str:

@@ -1,4 +1,4 @@
-"""How long work took on the chips here, and what that says of work to come."""
+"""How long an owner's work took on the chips here, and what that says of work to come."""
 
 import json
 from collections.abc import Collection
@@ -17,29 +17,33 @@ Basis = Literal["measured", "calibrated", "none"]
 
 _PACE_OF_A_FINE_TUNE = frozenset(
     {
-        *("base", "resolution", "batch_size", "accumulation", "optimizer", "ema"),
-        *("lora", "gradient_checkpointing", "precision"),
+        *("base", "resolution", "batch_size", "accumulation", "optimizer", "ema", "lora"),
+        *("gradient_checkpointing", "precision", "deterministic", "prior", "sample", "keep_every"),
     }
 )
 _PACE_OF_A_PICTURE = frozenset({"base", "width", "height", "guidance", "precision"})
 
 
 def remember(
-    session: Session, chip: str, spec: AnySpec, *, seconds_per_step: float, other_seconds: float
+    session: Session,
+    chip: str,
+    owner: str,
+    spec: AnySpec,
+    *,
+    seconds_per_step: float,
+    other_seconds: float,
 ) -> None:
-    """In place of what the last job of this sort took there."""
+    """In place of what the owner's last job of this sort took there."""
     taken = {
         "seconds_per_step": seconds_per_step,
         "other_seconds": other_seconds,
         "measured_at": now(),
     }
-    work = work_of(spec)
-    known = update(Rate).where(Rate.chip == chip, Rate.work == work).values(**taken)
+    sort = {"chip": chip, "owner": owner, "work": work_of(spec)}
+    known = update(Rate).filter_by(**sort).values(**taken)
     if session.execute(known.returning(Rate.chip)).first():
         return
-    rate = Rate(
-        chip=chip, work=work, kind=_kind_of(spec), base=spec.base, cost=cost_of(spec), **taken
-    )
+    rate = Rate(kind=_kind_of(spec), base=spec.base, cost=cost_of(spec), **sort, **taken)
     try:
         with session.begin_nested():
             session.add(rate)
@@ -48,31 +52,26 @@ def remember(
 
 
 def seconds_of(
-    session: Session, chips: Collection[str], spec: AnySpec, steps: int
+    session: Session, chips: Collection[str], owner: str, spec: AnySpec, steps: int
 ) -> tuple[float | None, Basis]:
-    """Of a whole job: ``measured`` on work of the same sort, or ``calibrated`` on other work on the
-    same base, by samples times pixels; None with ``none`` where nothing was measured."""
-    rates = list(
-        session.scalars(
-            select(Rate)
-            .where(Rate.chip.in_(chips), Rate.base == spec.base, Rate.kind == _kind_of(spec))
-            .order_by(Rate.measured_at.desc())
-            .limit(50)
-        )
-    )
-    same = [rate for rate in rates if rate.work == work_of(spec)]
+    """``measured``: of a whole job, on the owner's last of the same sort. ``calibrated``: of its
+    steps alone, on other work of the owner's on that base, by samples times pixels. Else None and
+    ``none``."""
+    of_owner = select(Rate).where(Rate.chip.in_(chips), Rate.owner == owner)
+    newest = of_owner.order_by(Rate.measured_at.desc()).limit(1)
+    same = session.scalar(newest.where(Rate.work == work_of(spec)))
     if same:
-        return _whole(same[0], steps, scale=1.0), "measured"
-    if rates:
-        return _whole(rates[0], steps, scale=cost_of(spec) / rates[0].cost), "calibrated"
+        return round(same.other_seconds + steps * same.seconds_per_step, 1), "measured"
+    near = session.scalar(newest.where(Rate.base == spec.base, Rate.kind == _kind_of(spec)))
+    if near:
+        return round(steps * near.seconds_per_step * cost_of(spec) / near.cost, 1), "calibrated"
     return None, "none"
 
 
 def work_of(spec: AnySpec) -> str:
-    """The hash of all that a step's time depends on."""
+    """The hash of all that a job's time depends on, but for the number of steps."""
     if isinstance(spec, FineTuneSpec):
         facts = spec.model_dump(mode="json", include=set(_PACE_OF_A_FINE_TUNE))
-        facts["prior"] = None if spec.prior is None else spec.prior.images > 0
     else:
         facts = spec.model_dump(mode="json", include=set(_PACE_OF_A_PICTURE))
         facts["guidance"] = spec.guidance > 1
@@ -91,7 +90,3 @@ def cost_of(spec: AnySpec) -> float:
 
 def _kind_of(spec: AnySpec) -> str:
     return "fine_tune" if isinstance(spec, FineTuneSpec) else "generate"
-
-
-def _whole(rate: Rate, steps: int, *, scale: float) -> float:
-    return round(rate.other_seconds + steps * rate.seconds_per_step * scale, 1)

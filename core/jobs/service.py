@@ -37,7 +37,7 @@ def submit(
     """
     require_room(session, owner, settings)
     admitted = admit(session, owner, spec)
-    require_fit(forecast.of(session, admitted))
+    require_fit(forecast.of(session, owner, admitted), spec)
     job = Job(
         id=new_id("job"),
         owner=owner,
@@ -69,7 +69,7 @@ def rehearse(session: Session, settings: Settings, owner: str, spec: AnySpec) ->
     """
     require_room(session, owner, settings)
     with session.begin_nested() as undone:
-        told = forecast.of(session, admit(session, owner, spec))
+        told = forecast.of(session, owner, admit(session, owner, spec))
         undone.rollback()
     return told
 
@@ -97,6 +97,7 @@ def extend(session: Session, settings: Settings, owner: str, job_id: str, *, ste
         labels=parent.labels,
     )
     job.parent, job.checkpoints = parent.id, parent.checkpoints[:1]
+    job.rung = parent.rung
     session.add(JobInput(job_id=job.id, kind="job", input_id=parent.id))
     return job
 

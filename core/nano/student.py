@@ -27,7 +27,8 @@ def build(teacher: Path, folder: Path) -> None:
         teacher: nano-sdxl's pipeline folder.
         folder: what ``StableDiffusionXLPipeline.from_pretrained`` is to load.
     """
-    origin = f"{sha256_of_folder(teacher)} {LAYERS}\n"
+    parts = sorted(part for part in teacher.iterdir() if part.is_dir())
+    origin = f"{' '.join(map(sha256_of_folder, parts))} {LAYERS}\n"
     if _is_made_from(origin, folder):
         return
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.part")

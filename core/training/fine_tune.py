@@ -1,8 +1,7 @@
 """A LoRA from pictures: prepare, learn, measure, export.
 
-Needs the base in memory, and as much again for activations. Writes
-the LoRA in two formats, ``report.json``, the pictures drawn on the way, and checkpoints, from any
-of which the run goes on to the same end.
+What it takes of memory is told by core.estimate. Writes the LoRA in two formats, ``report.json``,
+the pictures drawn on the way, and checkpoints, from any of which the run goes on to the same end.
 """
 
 import json
@@ -81,7 +80,9 @@ def train(
                 spec, components, sources, out, cache, init_from, checkpoints, ladder[number]
             )
             yield from training
-    except torch.OutOfMemoryError as full:
+    except RuntimeError as full:
+        if not _is_out_of_memory(full):
+            raise
         raise OutOfMemory(
             f"{components.device} does not hold it even with {ladder[number]}: lower `resolution`, "
             "`batch_size` or `lora.rank`, or leave `gradient_checkpointing` to auto.",
@@ -117,16 +118,17 @@ def _train(
         out=out,
     )
     run.go_on_from(checkpoints)
-    with course.lora.attached(components.unet), moved(CPU, *prepared.idle):
-        now = yield from run.learn(now.steps)
+    with moved(CPU, *prepared.idle):
+        with course.lora.attached(components.unet):
+            now = yield from run.learn(now.steps)
+            with run.trainee.shown():
+                now = replace(now, message="measuring the LoRA")
+                measured = yield from measure.measure(course, prepared.kept_out, now)
+        now = replace(now, message="checking the export")
+        yield now
         with run.trainee.shown():
-            now = replace(now, message="measuring the LoRA")
-            measured = yield from measure.measure(course, prepared.kept_out, now)
-    now = replace(now, message="checking the export")
-    yield now
-    with run.trainee.shown():
-        made = export.save(course.lora, out, spec, spec.resolution or components.native_size)
-        lora.check_export(course.lora, list(made.values()), components)
+            made = export.save(course.lora, out, spec, spec.resolution or components.native_size)
+            lora.check_export(course.lora, list(made.values()), components)
     summary = {
         **_summary(spec, run, measured, cache, now),
         "held_out_pictures": prepared.kept_out,
@@ -161,6 +163,11 @@ def _summary(
         "lesson_sha256": run.origin.lesson,
         **run.origin.arithmetic,
     }
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """On the CPU torch has no error of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 @contextmanager

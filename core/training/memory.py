@@ -7,6 +7,7 @@ import torch
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _HOST, _LIMIT = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+_USED, _USED_FOR = Path("/sys/fs/cgroup/memory.current"), Path("/sys/fs/cgroup/memory.stat")
 
 
 def reset_peak(device: torch.device) -> None:
@@ -40,8 +41,8 @@ def room_bytes(device: torch.device) -> int | None:
         return free + torch.cuda.memory_reserved(device)
     if not _HOST.exists():
         return None
-    free = _line_bytes(_HOST, "MemAvailable") + _line_bytes(_STATUS, "VmRSS")
-    return int(min(free, _limit_bytes()))
+    beside = min(_line_bytes(_HOST, "MemAvailable"), _limit_bytes() - _used_bytes())
+    return int(max(0, beside)) + _line_bytes(_STATUS, "VmRSS")
 
 
 def _limit_bytes() -> float:
@@ -49,6 +50,14 @@ def _limit_bytes() -> float:
     if not _LIMIT.exists() or (said := _LIMIT.read_text().strip()) == "max":
         return math.inf
     return int(said)
+
+
+def _used_bytes() -> int:
+    """Of the container's limit, but for files that the kernel can drop."""
+    if not _USED.exists():
+        return 0
+    told = dict(line.split() for line in _USED_FOR.read_text().splitlines())
+    return int(_USED.read_text()) - int(told["active_file"]) - int(told["inactive_file"])
 
 
 def _line_bytes(path: Path, name: str) -> int:

@@ -68,7 +68,7 @@ def prepare(
         else:
             yield replace(report, note="the pictures outgrow the cache: each step encodes its own")
             read = partial(_encode_view, spec, components, sources, side)
-        words = _words(components, list(number_of), cache)
+        words = _words(components, list(number_of), cache, room_bytes)
     views = Shelf(read, components.device, room_bytes)
     prior = None
     if spec.prior and spec.prior.images:
@@ -161,7 +161,9 @@ def _encode_view(
     return data.encode_views(sources[number].path, number, spec, components, side)
 
 
-def _words(components: Components, vocabulary: Sequence[str], cache: Cache) -> Shelf:
+def _words(
+    components: Components, vocabulary: Sequence[str], cache: Cache, room_bytes: int
+) -> Shelf:
     """A shelf of the vocabulary's texts by their places, and of nothing."""
     base = identity(components, *ENCODERS)
     keys = [key_of(what="caption", base=base, text=text) for text in vocabulary]
@@ -172,4 +174,5 @@ def _words(components: Components, vocabulary: Sequence[str], cache: Cache) -> S
     return Shelf(
         lambda number: nothing if number == NOTHING else cache.read(keys[number]),
         components.device,
+        room_bytes,
     )

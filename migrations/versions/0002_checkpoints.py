@@ -14,13 +14,11 @@ depends_on = None
 
 
 def upgrade() -> None:
+    # no batch: SQLite would make the table anew, and rows that refer to it forbid that
     op.add_column("jobs", sa.Column("parent", sa.String(length=40), nullable=True))
     op.add_column("jobs", sa.Column("checkpoints", sa.JSON(), nullable=False, server_default="[]"))
-    with op.batch_alter_table("jobs") as jobs:
-        jobs.alter_column("checkpoints", server_default=None)
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("jobs") as jobs:
-        jobs.drop_column("checkpoints")
-        jobs.drop_column("parent")
+    op.drop_column("jobs", "checkpoints")
+    op.drop_column("jobs", "parent")

@@ -8,9 +8,9 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
-from core.errors import OutOfMemory
+from core.errors import JobFailure, OutOfMemory
 from core.tether import die_with_parent
-from worker.frames import Begun, Done, Failed, Picture, Ready, Report, Run, Word, send
+from worker.frames import Begun, Done, Picture, Ready, Report, Run, Word, send, spoils
 from worker.link import SOCKET
 from worker.runner import Orders, carry_out
 
@@ -23,7 +23,7 @@ def act(run: Run) -> Generator[Word]:
     if script == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if script == "fail":
-        yield Failed(code="odd", detail="It was told to.")
+        raise JobFailure("It was told to.", code="odd")
     if script == "too much" and run.first_rung < 2:
         raise OutOfMemory("It was told to.", next_rung=run.first_rung + 1)
     steps = 100_000 if script == "long" else 3
@@ -44,10 +44,12 @@ def main() -> None:
     if "--never-ready" in sys.argv:
         sys.exit(3)
     send(connection, Ready(chip="cpu", memory_bytes=None))
-    while True:
+    last: Word = Begun()
+    while not spoils(last):
         run = orders.runs.get()
         orders.tell(run, Begun())
-        orders.tell(run, carry_out(act(run), run, orders))
+        last = carry_out(act(run), run, orders)
+        orders.tell(run, last)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def test_a_recipe_trains_and_a_job_gives_its_recipe_back(
     assert on_server("jobs", "spec", first, "--to", str(file))[0] == 0
     second = on_server("train", str(file))[1].strip()
     assert on_server("jobs", "spec", second)[1] == on_server("jobs", "spec", first)[1]
-    (asked,) = (each for each in shown.splitlines() if each.startswith("asked for"))
+    (asked,) = (each for each in shown.splitlines() if each.startswith("spec sha256"))
     assert asked in on_server("jobs", "show", second)[1]
     for job in (first, second):
         on_server("cancel", job)

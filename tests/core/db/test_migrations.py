@@ -8,9 +8,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import inspect
 
+from core.config import Settings
 from core.db import migrate
 from core.db.engine import Database
 from core.db.models import Base
+from tests.support import jobs as make
 from tests.support.databases import sqlite_url
 
 
@@ -29,6 +31,20 @@ def test_down_and_up_again(tmp_path: Path) -> None:
     migrate.upgrade(url)
     assert set(inspect(database.engine).get_table_names()) > {"jobs", "events", "artifacts"}
     database.dispose()
+
+
+def test_a_database_with_jobs_goes_down_and_up_and_keeps_them(
+    any_database: Database, settings: Settings
+) -> None:
+    url = any_database.engine.url.render_as_string(hide_password=False)
+    job = make.submit(any_database, settings)
+    make.take(any_database, make.register(any_database, settings))
+    any_database.dispose()  # PostgreSQL waits for whoever still reads
+    command.downgrade(migrate.alembic_config(url), "0001")
+    migrate.upgrade(url)
+    assert make.history(any_database, job) == ["queued", "running"]
+    kept = make.reread(any_database, job)
+    assert (kept.state, kept.rung, kept.checkpoints) == ("running", 0, [])
 
 
 def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:

@@ -23,9 +23,12 @@ from tests.support.jobs import BASES, register, submit
 CHIP = "Imaginary 8000"
 
 
-def give_worker(database: Database, settings: Settings, memory_bytes: int | None) -> None:
+def give_worker(
+    database: Database, settings: Settings, memory_bytes: int | None, *, device: str = "cpu"
+) -> None:
     worker = register(database, settings)
     with database.write() as session:
+        session.merge(worker).device = device
         workers.beat(session, worker.id, chip=Chip(CHIP, memory_bytes), bases=[*BASES, "ssd-1b"])
 
 
@@ -41,7 +44,7 @@ def parsed(**fields: Any) -> FineTuneSpec:
 
 def measure(database: Database, spec: AnySpec, per_step: float, other: float) -> None:
     with database.write() as session:
-        rates.remember(session, CHIP, spec, seconds_per_step=per_step, other_seconds=other)
+        rates.remember(session, CHIP, "ada", spec, seconds_per_step=per_step, other_seconds=other)
 
 
 def test_it_tells_the_rung_that_fits(any_database: Database, settings: Settings) -> None:
@@ -74,6 +77,26 @@ def test_what_no_device_holds_is_refused_with_both_figures(
     assert rehearse(any_database, settings, spec).fits is True
 
 
+def test_a_card_may_hold_what_a_larger_host_does_not(
+    any_database: Database, settings: Settings
+) -> None:
+    dataset = make_dataset(any_database, 5)
+    give_worker(any_database, settings, 16_500_000_000)
+    give_worker(any_database, settings, 12_600_000_000, device="cuda:0")
+    with any_database.write() as session:
+        for worker in workers.live_workers(session):
+            worker.bases = ["sdxl"]
+    told = rehearse(any_database, settings, fine_tune(dataset, base="sdxl"))
+    assert (told.fits, told.room_bytes) == (True, 12_600_000_000)
+    drawing = {"base": "sdxl", "prompt": "x"}
+    assert rehearse(any_database, settings, drawing).fits
+    with any_database.write() as session:
+        for worker in workers.live_workers(session):
+            worker.memory_bytes = 1_000_000_000
+    with pytest.raises(DoesNotFit, match=r"ask for fewer pixels\.$"):
+        submit(any_database, settings, spec=drawing)
+
+
 def test_seconds_are_none_then_calibrated_then_measured(
     any_database: Database, settings: Settings
 ) -> None:
@@ -84,28 +107,28 @@ def test_seconds_are_none_then_calibrated_then_measured(
     assert (told.seconds, told.basis) == (None, "none")
     measure(any_database, parsed(resolution=32, batch_size=2), per_step=0.5, other=10)
     told = rehearse(any_database, settings, spec)
-    assert (told.seconds, told.basis) == (10 + 100 * 0.5 * 2, "calibrated")
+    assert (told.seconds, told.basis) == (100 * 0.5 * 2, "calibrated")  # the steps alone
     measure(any_database, parsed(resolution=64), per_step=0.3, other=5)
     measure(any_database, parsed(resolution=64, learning_rate=1e-3), per_step=0.2, other=4)
     told = rehearse(any_database, settings, spec)
     assert (told.seconds, told.basis) == (4 + 100 * 0.2, "measured")
 
 
-def test_a_rate_is_of_a_kind_and_of_a_chip_that_is_here(
+def test_a_rate_is_of_a_kind_an_owner_and_a_chip_that_is_here(
     any_database: Database, settings: Settings
 ) -> None:
     give_worker(any_database, settings, None)
     drawing = {"base": "nano-ssd-1b", "prompt": "x", "width": 64, "height": 64}
     measure(any_database, parsed(), per_step=0.5, other=10)
     with any_database.write() as session:
-        rates.remember(
-            session, "Another", parse("generate", drawing), seconds_per_step=1, other_seconds=1
-        )
+        for chip, owner in (("Another", "ada"), (CHIP, "bob")):
+            spec = parse("generate", drawing)
+            rates.remember(session, chip, owner, spec, seconds_per_step=1, other_seconds=1)
     assert rehearse(any_database, settings, drawing).basis == "none"
     measure(any_database, parse("generate", drawing), per_step=0.1, other=0)
     assert rehearse(any_database, settings, drawing).seconds == pytest.approx(2.5)
     with any_database.read() as session:
-        assert session.query(Rate).count() == 3
+        assert session.query(Rate).count() == 4
 
 
 @pytest.mark.parametrize(
@@ -116,6 +139,8 @@ def test_a_rate_is_of_a_kind_and_of_a_chip_that_is_here(
         ({"lora": {"rank": 16}}, False),
         ({"class_prompt": "a dog", "prior": {"images": 5}}, False),
         ({"gradient_checkpointing": True}, False),
+        ({"deterministic": True}, False),
+        ({"sample": {"prompts": ["a dog"]}}, False),
     ],
 )
 def test_work_is_what_a_steps_time_depends_on(fields: dict[str, Any], same: bool) -> None:
