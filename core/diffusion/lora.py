@@ -22,9 +22,10 @@ from core.errors import ExportMismatch, LayoutMismatch
 from core.layouts import ATTENTION_TARGETS, TRANSFORMER_TARGETS
 from core.specs import LoraSpec
 
-EFFECT_TOLERANCE = 0.05
-"""Share of the LoRA's effect by which the file, read back, may miss the trained output: far below
-what a lost alpha or a lost block does, far above rounding."""
+EFFECT_TOLERANCE = 0.01
+"""Share of the LoRA's effect by which the file, read back, may miss the trained output: above
+rounding, below what is lost with an alpha or with an attention module that matters. (Of seven of
+nano-ssd-1b's, five take 0.04 to 0.9 of the effect along, two less than this.)"""
 ROUNDING = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 """Share of the output that two orders of the same sums may differ by, after the whole UNet."""
 
