@@ -31,12 +31,10 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Footprint:
-    """Of one base. ``forward`` is a pass of the UNet without gradients; ``encode`` and ``decode``
-    are passes of the VAE."""
+class Family:
+    """What bases of one size share: parts beside the UNet, and the bytes that a pass of the UNet
+    without gradients, and the VAE's encoding and decoding, hold at their peaks."""
 
-    attention: Held
-    transformer: Held
     forward: float
     encode: float
     decode: float
@@ -46,40 +44,39 @@ class Footprint:
     latent_factor: int
 
 
-def _real(attention: Held, transformer: Held) -> Footprint:
-    return Footprint(
-        attention=attention,
-        transformer=transformer,
-        forward=166e6,
-        encode=1348e6,
-        decode=1611e6,
-        vae_parameters=83_653_863,
-        text_parameters=817_720_320,
-        text_width=2048,
-        latent_factor=8,
-    )
+@dataclass(frozen=True)
+class Footprint:
+    """Of one base: a training step with a LoRA on attention, or on all of the transformers."""
+
+    family: Family
+    attention: Held
+    transformer: Held
 
 
-def _nano(attention: Held, transformer: Held) -> Footprint:
-    return Footprint(
-        attention=attention,
-        transformer=transformer,
-        forward=0.23e6,
-        encode=0.55e6,
-        decode=0.79e6,
-        vae_parameters=681_911,
-        text_parameters=470_400,
-        text_width=128,
-        latent_factor=4,
-    )
-
-
+_REAL = Family(
+    forward=166e6,
+    encode=1348e6,
+    decode=1611e6,
+    vae_parameters=83_653_863,
+    text_parameters=817_720_320,
+    text_width=2048,
+    latent_factor=8,
+)
+_NANO = Family(
+    forward=0.23e6,
+    encode=0.55e6,
+    decode=0.79e6,
+    vae_parameters=681_911,
+    text_parameters=470_400,
+    text_width=128,
+    latent_factor=4,
+)
 FOOTPRINTS = {
-    "ssd-1b": _real(Held(3317e6, 441e6), Held(3951e6, 518e6)),
-    "sdxl": _real(Held(5646e6, 543e6), Held(6783e6, 623e6)),
-    "vega": _real(Held(1980e6, 384e6), Held(2326e6, 463e6)),
-    "nano-sdxl": _nano(Held(6.49e6, 0.33e6), Held(7.38e6, 0.32e6)),
-    "nano-ssd-1b": _nano(Held(3.94e6, 0.40e6), Held(4.48e6, 0.37e6)),
+    "ssd-1b": Footprint(_REAL, Held(3317e6, 441e6), Held(3951e6, 518e6)),
+    "sdxl": Footprint(_REAL, Held(5646e6, 543e6), Held(6783e6, 623e6)),
+    "vega": Footprint(_REAL, Held(1980e6, 384e6), Held(2326e6, 463e6)),
+    "nano-sdxl": Footprint(_NANO, Held(6.49e6, 0.33e6), Held(7.38e6, 0.32e6)),
+    "nano-ssd-1b": Footprint(_NANO, Held(3.94e6, 0.40e6), Held(4.48e6, 0.37e6)),
 }
 
 
@@ -91,7 +88,7 @@ def fine_tune_bytes(
     On a GPU, what a stage does not need lies in the host's memory meanwhile: VAE and text encoders
     while it learns; and the UNet while it encodes, where memory is short.
     """
-    own, width = FOOTPRINTS[base.id], number_bytes(spec.precision, on_gpu)
+    own, width = FOOTPRINTS[base.id].family, number_bytes(spec.precision, on_gpu)
     side = spec.resolution or base.native_size
     grown = (side / base.native_size) ** 2 * width / 2
     unet, vae, text = (
@@ -103,7 +100,7 @@ def fine_tune_bytes(
     stages = [
         unet + vae + text,  # as they are loaded
         (0 if aside else unet) + vae + text + own.encode * grown,
-        learning + _activations(spec, own, rung) * grown + _rows(spec, base, rung, pictures),
+        learning + _activations(spec, base, rung) * grown + _rows(spec, base, rung, pictures),
     ]
     # the export's check: the file once more beside the LoRA, and a pass of the UNet
     stages.append(learning + 2 * lora_bytes(spec.lora, base) + own.forward * grown)
@@ -116,7 +113,7 @@ def fine_tune_bytes(
 
 def generate_bytes(spec: GenerateSpec, base: BaseModel, *, on_gpu: bool) -> int:
     """The most memory that it holds at once."""
-    own, width = FOOTPRINTS[base.id], number_bytes(spec.precision, on_gpu)
+    own, width = FOOTPRINTS[base.id].family, number_bytes(spec.precision, on_gpu)
     pixels = (spec.width or base.native_size) * (spec.height or base.native_size)
     grown = pixels / base.native_size**2 * width / 2
     weights = (base.parameters + own.vae_parameters + own.text_parameters) * width
@@ -133,7 +130,9 @@ def trained_bytes(spec: FineTuneSpec, base: BaseModel) -> int:
 def lora_bytes(lora: LoraSpec, base: BaseModel) -> int:
     """Of its float32 matrices, in memory or in a file."""
     sizes = base.layout.linear_sizes(
-        base.widths, FOOTPRINTS[base.id].text_width, attention_only=lora.targets == "attention"
+        base.widths,
+        FOOTPRINTS[base.id].family.text_width,
+        attention_only=lora.targets == "attention",
     )
     return FLOAT32 * lora.rank * sum(inner + outer for inner, outer in sizes)
 
@@ -163,7 +162,8 @@ def number_bytes(precision: str, on_gpu: bool) -> int:
     return FLOAT32 if precision == "fp32" else 2
 
 
-def _activations(spec: FineTuneSpec, own: Footprint, rung: Rung) -> float:
+def _activations(spec: FineTuneSpec, base: BaseModel, rung: Rung) -> float:
+    own = FOOTPRINTS[base.id]
     held = own.attention if spec.lora.targets == "attention" else own.transformer
     one = held.checkpointed if rung.checkpointing else held.kept
     samples = rung.micro_batch * (2 if spec.prior else 1)
@@ -174,17 +174,19 @@ def _rows(spec: FineTuneSpec, base: BaseModel, rung: Rung, pictures: int) -> int
     if not rung.rows_on_device:
         return 0
     side = spec.resolution or base.native_size
-    row_bytes = _row_bytes(base, side)
+    one = _row_bytes(base, side)
     classes = spec.prior.images if spec.prior else 0
-    return sum(
-        min(ROWS_BYTES, rows * row_bytes) for rows in (pictures * spec.views_per_picture, classes)
-    )
+    shelves = (pictures * spec.views_per_picture, classes)
+    return sum(min(ROWS_BYTES, rows * one) for rows in shelves)
+
+
+def row_bytes(side: int, latent_factor: int) -> int:
+    """Of an encoded view: mean and deviation of four channels, float32."""
+    return 2 * 4 * (side // latent_factor) ** 2 * FLOAT32
 
 
 def _row_bytes(base: BaseModel, side: int) -> int:
-    """Mean and deviation of four channels, float32."""
-    cells = (side // FOOTPRINTS[base.id].latent_factor) ** 2
-    return 2 * 4 * cells * FLOAT32
+    return row_bytes(side, FOOTPRINTS[base.id].family.latent_factor)
 
 
 def _png_bytes(width: int, height: int) -> int:

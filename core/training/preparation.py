@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 from torch import nn
@@ -13,7 +12,7 @@ from core.diffusion.identity import identity
 from core.diffusion.lora import Lora
 from core.diffusion.offload import moved
 from core.errors import DatasetNotCaptioned
-from core.estimate import ROWS_BYTES
+from core.estimate import ROWS_BYTES, row_bytes
 from core.ladder import Rung
 from core.specs import FineTuneSpec
 from core.training import captions, class_pictures, data, draws, measure, samples
@@ -56,57 +55,36 @@ def prepare(
     Raises:
         DatasetNotCaptioned: the spec has no prompt and a picture no caption.
     """
-    side = spec.resolution or components.native_size
+    desk = _Desk(spec, components, sources, cache, report, rung)
     texts = [_text(spec, source) for source in sources]
-    fits = len(sources) * _bytes(spec, components, side) <= cache.cap_bytes
     classes = [spec.class_prompt] if spec.class_prompt else []
     number_of = {text: number for number, text in enumerate(dict.fromkeys([*texts, *classes]))}
-    room_bytes = ROWS_BYTES if rung.rows_on_device else 0
+    class_words = number_of[spec.class_prompt] if spec.class_prompt else None
     with moved(CPU, *([components.unet] if rung.checkpointing else [])):
-        if fits:
-            read = yield from _cached_views(spec, components, sources, side, cache, report)
-        else:
-            yield replace(report, note="the pictures outgrow the cache: each step encodes its own")
-            read = partial(_encode_view, spec, components, sources, side)
-        words = _words(components, list(number_of), cache, room_bytes)
-    views = Shelf(read, components.device, room_bytes)
+        views = yield from desk.views()
+        words = desk.words(list(number_of))
     prior = None
-    if spec.prior and spec.prior.images:
-        drawing = replace(report, message="drawing class pictures")
-        keys = yield from class_pictures.draw(
-            components, classes[0], spec.prior.images, side, cache, drawing
-        )
-        prior = Lesson(
-            views=Shelf(lambda number: cache.read(keys[number]), components.device, room_bytes),
-            words=words,
-            pictures=range(len(keys)),
-            words_of=[number_of[classes[0]]] * len(keys),
-            name="class",
-        )
+    if spec.prior and spec.prior.images and class_words is not None:
+        drawn = yield from desk.class_views(spec.prior.images)
+        numbers = range(spec.prior.images)
+        prior = Lesson(drawn, words, numbers, [class_words] * len(numbers), name="class")
     cache.sweep()
     kept_out = measure.held_out(len(sources))
-    course = Course(
-        spec=spec,
-        components=components,
-        process=noise.forward_process(components.scheduler.config, components.device),
-        lora=Lora(components.unet, spec.lora, seed=draws.derived_seed(spec.seed or 0, "lora", 0)),
-        instance=Lesson(
-            views=views,
-            words=words,
-            pictures=sorted(set(range(len(sources))) - set(kept_out)),
-            words_of=[number_of[text] for text in texts],
-            views_per_picture=spec.views_per_picture,
-            dropout=spec.caption_dropout,
-        ),
-        prior=prior,
-        class_words=number_of[spec.class_prompt] if spec.class_prompt else None,
+    instance = Lesson(
+        views=views,
+        words=words,
+        pictures=sorted(set(range(len(sources))) - set(kept_out)),
+        words_of=[number_of[text] for text in texts],
+        views_per_picture=spec.views_per_picture,
+        dropout=spec.caption_dropout,
     )
-    idle: list[nn.Module] = [components.text_encoder, components.text_encoder_2]
+    process = noise.forward_process(components.scheduler.config, components.device)
+    lora = Lora(components.unet, spec.lora, seed=draws.derived_seed(spec.seed or 0, "lora", 0))
     return Prepared(
-        course=course,
+        course=Course(spec, components, process, lora, instance, prior, class_words),
         kept_out=kept_out,
-        studio=samples.studio(spec, components, side),
-        idle=[*idle, components.vae] if fits else idle,
+        studio=samples.studio(spec, components, desk.side),
+        idle=desk.idle,
     )
 
 
@@ -121,58 +99,86 @@ def _text(spec: FineTuneSpec, source: Source) -> str:
     return text
 
 
-def _bytes(spec: FineTuneSpec, components: Components, side: int) -> int:
-    """Of one picture's row of views: two float32 a cell of the latents."""
-    cells = components.vae.config.latent_channels * (side // components.latent_factor) ** 2
-    return spec.views_per_picture * int(cells) * 2 * 4
+@dataclass(frozen=True)
+class _Desk:
+    """What everything that is encoded has in common."""
 
+    spec: FineTuneSpec
+    components: Components
+    sources: Sequence[Source]
+    cache: Cache
+    report: StepReport
+    rung: Rung
 
-def _cached_views(
-    spec: FineTuneSpec,
-    components: Components,
-    sources: Sequence[Source],
-    side: int,
-    cache: Cache,
-    report: StepReport,
-) -> Generator[StepReport, None, Callable[[int], Row]]:
-    """What reads a row by the picture's number."""
-    base = identity(components, "vae")
-    keys = []
-    for number, source in enumerate(sources):
-        key = key_of(
-            what="views",
-            base=base,
-            picture=source.sha256,
-            side=side,
-            flip=spec.flip,
-            # random crops are drawn by the picture's number
-            crop=[spec.crop_variants, spec.seed, number] if spec.crop == "random" else "center",
+    @property
+    def side(self) -> int:
+        return self.spec.resolution or self.components.native_size
+
+    @property
+    def fits(self) -> bool:
+        """Whether the cache may hold all views."""
+        views = len(self.sources) * self.spec.views_per_picture
+        return views * row_bytes(self.side, self.components.latent_factor) <= self.cache.cap_bytes
+
+    @property
+    def idle(self) -> list[nn.Module]:
+        """Modules that no step needs."""
+        encoders: list[nn.Module] = [self.components.text_encoder, self.components.text_encoder_2]
+        return [*encoders, self.components.vae] if self.fits else encoders
+
+    def views(self) -> Generator[StepReport, None, Shelf]:
+        """A shelf of the pictures' views by their numbers."""
+        if self.fits:
+            keys = yield from self._cached_views()
+            return self._shelf(lambda number: self.cache.read(keys[number]))
+        note = "the pictures outgrow the cache: each step encodes its own"
+        yield replace(self.report, note=note)
+        return self._shelf(self._encode)
+
+    def words(self, vocabulary: Sequence[str]) -> Shelf:
+        """A shelf of the vocabulary's texts by their places, and of nothing."""
+        base = identity(self.components, *ENCODERS)
+        keys = [key_of(what="caption", base=base, text=text) for text in vocabulary]
+        for key, text in zip(keys, vocabulary, strict=True):
+            if not self.cache.take(key):
+                self.cache.put(key, captions.encode(self.components, text))
+        nothing = captions.nothing(self.components)
+        return self._shelf(
+            lambda number: nothing if number == NOTHING else self.cache.read(keys[number])
         )
-        keys.append(key)
-        if not cache.take(key):
-            cache.put(key, data.encode_views(source.path, number, spec, components, side))
-        yield report
-    return lambda number: cache.read(keys[number])
 
+    def class_views(self, count: int) -> Generator[StepReport, None, Shelf]:
+        """A shelf of class pictures, drawn if nobody has drawn them before."""
+        assert self.spec.class_prompt, "a prior has one"
+        drawing = replace(self.report, message="drawing class pictures")
+        keys = yield from class_pictures.draw(
+            self.components, self.spec.class_prompt, count, self.side, self.cache, drawing
+        )
+        return self._shelf(lambda number: self.cache.read(keys[number]))
 
-def _encode_view(
-    spec: FineTuneSpec, components: Components, sources: Sequence[Source], side: int, number: int
-) -> Row:
-    return data.encode_views(sources[number].path, number, spec, components, side)
+    def _shelf(self, read: Callable[[int], Row]) -> Shelf:
+        room_bytes = ROWS_BYTES if self.rung.rows_on_device else 0
+        return Shelf(read, self.components.device, room_bytes)
 
+    def _encode(self, number: int) -> Row:
+        path = self.sources[number].path
+        return data.encode_views(path, number, self.spec, self.components, self.side)
 
-def _words(
-    components: Components, vocabulary: Sequence[str], cache: Cache, room_bytes: int
-) -> Shelf:
-    """A shelf of the vocabulary's texts by their places, and of nothing."""
-    base = identity(components, *ENCODERS)
-    keys = [key_of(what="caption", base=base, text=text) for text in vocabulary]
-    for key, text in zip(keys, vocabulary, strict=True):
-        if not cache.take(key):
-            cache.put(key, captions.encode(components, text))
-    nothing = captions.nothing(components)
-    return Shelf(
-        lambda number: nothing if number == NOTHING else cache.read(keys[number]),
-        components.device,
-        room_bytes,
-    )
+    def _cached_views(self) -> Generator[StepReport, None, list[str]]:
+        """The keys of the views, all in the cache."""
+        spec, base, keys = self.spec, identity(self.components, "vae"), []
+        for number, source in enumerate(self.sources):
+            key = key_of(
+                what="views",
+                base=base,
+                picture=source.sha256,
+                side=self.side,
+                flip=spec.flip,
+                # random crops are drawn by the picture's number
+                crop=[spec.crop_variants, spec.seed, number] if spec.crop == "random" else "center",
+            )
+            keys.append(key)
+            if not self.cache.take(key):
+                self.cache.put(key, self._encode(number))
+            yield self.report
+        return keys

@@ -41,9 +41,9 @@ def test_the_table_is_what_the_code_holds(name: str) -> None:
         assert held.kept == pytest.approx(counted.kept, rel=0.05)
         assert held.checkpointed == pytest.approx(counted.checkpointed, rel=0.1)
     forward = live_bytes.of_a_forward(base, base.native_size)
-    assert own.forward == pytest.approx(forward, rel=0.05)
+    assert own.family.forward == pytest.approx(forward, rel=0.05)
     vae = live_bytes.of_the_vae(base, base.native_size)
-    assert (own.encode, own.decode) == pytest.approx(vae, rel=0.05)
+    assert (own.family.encode, own.family.decode) == pytest.approx(vae, rel=0.05)
 
 
 def test_activations_grow_with_pixels() -> None:

@@ -195,12 +195,12 @@ def test_an_extension_goes_on_from_its_parents_last_checkpoint(
     parent = take(database, worker)
     attempt = Attempt(parent.id, 1)
     with database.write() as session:
-        attempt.tell(session, "log", {"message": "saved"}, checkpoints=[SAVED])
+        attempt.tell(session, "log", {"message": "saved"}, checkpoints=[SAVED], rung=2)
         attempt.succeed(session, {}, 1.0)
     with database.write() as session:
         longer = jobs.extend(session, settings, "ada", parent.id, steps=20)
     assert (longer.parent, longer.name) == (parent.id, "dog")
-    assert longer.checkpoints == [SAVED]
+    assert (longer.checkpoints, longer.rung) == ([SAVED], 2)
     assert longer.progress["steps"] == 520
     assert longer.spec == parent.spec | {"steps": 520}
 
