@@ -5,7 +5,7 @@ from pathlib import Path
 
 from core.config import Settings
 from core.errors import BaseNotAvailable, BaseUnknown
-from core.layouts import NANO_WIDTHS, REAL_WIDTHS, SDXL, SSD_1B, VEGA, Layout
+from core.layouts import NANO_WIDTHS, REAL_WIDTHS, SDXL, SSD_1B, VEGA, UNetShape
 
 
 @dataclass(frozen=True)
@@ -17,15 +17,8 @@ class Source:
 
 
 @dataclass(frozen=True)
-class BaseModel:
+class BaseModel(UNetShape):
     id: str
-    layout: Layout
-    parameters: int
-    """Of the UNet."""
-    widths: tuple[int, int, int]
-    """Channels at its three resolutions: one layout is built at more than one size."""
-    native_size: int
-    """Pixels a side that it was trained at."""
     licence: str
     source: Source | None
     """None: the package's own."""
@@ -39,36 +32,33 @@ FP16_VAE = Source("madebyollin/sdxl-vae-fp16-fix", "207b116dae70ace3637169f1ddd2
 
 _ALL = (
     BaseModel(
-        "ssd-1b",
         SSD_1B,
-        SSD_1B.parameters,
         REAL_WIDTHS,
         1024,
+        "ssd-1b",
         "apache-2.0",
         Source("segmind/SSD-1B", "60987f37e94cd59c36b1cba832b9f97b57395a10"),
     ),
     BaseModel(
-        "sdxl",
         SDXL,
-        SDXL.parameters,
         REAL_WIDTHS,
         1024,
+        "sdxl",
         "openrail++",
         Source(
             "stabilityai/stable-diffusion-xl-base-1.0", "462165984030d82259a11f4367a4eed129e94a7b"
         ),
     ),
     BaseModel(
-        "vega",
         VEGA,
-        VEGA.parameters,
         REAL_WIDTHS,
         1024,
+        "vega",
         "apache-2.0",
         Source("segmind/Segmind-Vega", "7714c4363e5856ff974a4f4b068e8691f26d0b40"),
     ),
-    BaseModel("nano-sdxl", SDXL, 7_402_292, NANO_WIDTHS, 64, "apache-2.0", None),
-    BaseModel("nano-ssd-1b", SSD_1B, 4_101_524, NANO_WIDTHS, 64, "apache-2.0", None),
+    BaseModel(SDXL, NANO_WIDTHS, 64, "nano-sdxl", "apache-2.0", None),
+    BaseModel(SSD_1B, NANO_WIDTHS, 64, "nano-ssd-1b", "apache-2.0", None),
 )
 CATALOGUE: dict[str, BaseModel] = {base.id: base for base in _ALL}
 

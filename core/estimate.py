@@ -7,9 +7,9 @@ with pixels, with the batch and with the width of a number.
 
 from dataclasses import dataclass
 
-from core.bases import BaseModel
 from core.ladder import Rung
-from core.specs import FineTuneSpec, GenerateSpec, LoraSpec
+from core.layouts import LAYOUTS, NANO_WIDTHS, REAL_WIDTHS, UNetShape
+from core.specs import DistillSpec, FineTuneSpec, GenerateSpec, LoraSpec, TrainingSpec
 
 FLOAT32 = 4
 RUNTIME_BYTES = 700_000_000
@@ -17,6 +17,9 @@ RUNTIME_BYTES = 700_000_000
 aside and what lies between allocations."""
 ROWS_BYTES = 512 * 1024**2
 """What encoded pictures may take of the device: about a thousand of 1024 px."""
+GRADIENTS_AT_PEAK = 0.45
+"""Share of a whole UNet's gradients that are there when its activations, if all are kept, are most;
+counted like the table: 0.43 to 0.45."""
 DROPOUT = 1.5
 """Each adapter keeps its own input and a mask: activations times this, at most."""
 
@@ -46,11 +49,13 @@ class Family:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Of one base: a training step with a LoRA on attention, or on all of the transformers."""
+    """Of one UNet: a training step with a LoRA on attention, or on all of the transformers; or of
+    the whole UNet as SDXL's student, where it may be one."""
 
     family: Family
     attention: Held
     transformer: Held
+    student: Held | None = None
 
 
 _REAL = Family(
@@ -72,23 +77,99 @@ _NANO = Family(
     latent_factor=4,
 )
 FOOTPRINTS = {
-    "ssd-1b": Footprint(_REAL, Held(3317e6, 441e6), Held(3951e6, 518e6)),
-    "sdxl": Footprint(_REAL, Held(5646e6, 543e6), Held(6783e6, 623e6)),
-    "vega": Footprint(_REAL, Held(1980e6, 384e6), Held(2326e6, 463e6)),
-    "nano-sdxl": Footprint(_NANO, Held(6.49e6, 0.33e6), Held(7.38e6, 0.32e6)),
-    "nano-ssd-1b": Footprint(_NANO, Held(3.94e6, 0.40e6), Held(4.48e6, 0.37e6)),
+    ("ssd-1b", REAL_WIDTHS): Footprint(
+        _REAL, Held(3317e6, 441e6), Held(3951e6, 518e6), Held(5274e6, 546e6)
+    ),
+    ("sdxl", REAL_WIDTHS): Footprint(_REAL, Held(5646e6, 543e6), Held(6783e6, 623e6)),
+    ("vega", REAL_WIDTHS): Footprint(
+        _REAL, Held(1980e6, 384e6), Held(2326e6, 463e6), Held(3533e6, 546e6)
+    ),
+    ("sdxl", NANO_WIDTHS): Footprint(_NANO, Held(6.49e6, 0.33e6), Held(7.38e6, 0.32e6)),
+    ("ssd-1b", NANO_WIDTHS): Footprint(
+        _NANO, Held(3.94e6, 0.40e6), Held(4.48e6, 0.37e6), Held(6.27e6, 0.61e6)
+    ),
+    ("vega", NANO_WIDTHS): Footprint(
+        _NANO, Held(2.50e6, 0.40e6), Held(2.80e6, 0.37e6), Held(4.35e6, 0.61e6)
+    ),
 }
 
 
-def fine_tune_bytes(
-    spec: FineTuneSpec, base: BaseModel, rung: Rung, *, pictures: int, on_gpu: bool
+def footprint(shape: UNetShape) -> Footprint:
+    return FOOTPRINTS[shape.layout.id, shape.widths]
+
+
+def training_bytes(
+    spec: FineTuneSpec | DistillSpec, base: UNetShape, rung: Rung, *, pictures: int, on_gpu: bool
 ) -> int:
-    """The most memory that it holds at once, what the process itself needs included.
+    """The most memory that a training on ``base`` holds at once, what the process itself needs
+    included.
 
     On a GPU, what a stage does not need lies in the host's memory meanwhile: VAE and text encoders
     while it learns; and the UNet while it encodes, where memory is short.
     """
-    own, width = FOOTPRINTS[base.id].family, number_bytes(spec.precision, on_gpu)
+    if isinstance(spec, DistillSpec):
+        return _distill_bytes(spec, base, rung, pictures, on_gpu)
+    return _fine_tune_bytes(spec, base, rung, pictures, on_gpu)
+
+
+def training_disk_bytes(
+    spec: FineTuneSpec | DistillSpec, base: UNetShape, *, steps: int, pictures: int
+) -> int:
+    """Of what a training leaves: its result in two formats, two checkpoints, what is kept on the
+    way, the cache."""
+    if isinstance(spec, DistillSpec):
+        return _distill_disk_bytes(spec, base, steps, pictures)
+    return _fine_tune_disk_bytes(spec, base, steps, pictures)
+
+
+def student_shape(spec: DistillSpec, teacher: UNetShape) -> UNetShape:
+    """Of the UNet that is taught."""
+    return UNetShape(LAYOUTS[spec.student.layout], teacher.widths, teacher.native_size)
+
+
+def generate_bytes(spec: GenerateSpec, base: UNetShape, *, on_gpu: bool) -> int:
+    """The most memory that it holds at once."""
+    own, width = footprint(base).family, number_bytes(spec.precision, on_gpu)
+    pixels = (spec.width or base.native_size) * (spec.height or base.native_size)
+    grown = pixels / base.native_size**2 * width / 2
+    weights = (base.parameters + own.vae_parameters + own.text_parameters) * width
+    rows = 2 if spec.guidance > 1 else 1
+    return RUNTIME_BYTES + round(weights + max(own.decode, rows * own.forward) * grown)
+
+
+def trained_bytes(spec: FineTuneSpec, base: UNetShape) -> int:
+    """Of a LoRA in training: weights, gradients, the optimizer's state, an average."""
+    copies = 2 + (2 if spec.optimizer == "adamw" else 0) + (1 if spec.ema else 0)
+    return copies * lora_bytes(spec.lora, base)
+
+
+def lora_bytes(lora: LoraSpec, base: UNetShape) -> int:
+    """Of its float32 matrices, in memory or in a file."""
+    sizes = base.layout.linear_sizes(
+        base.widths,
+        footprint(base).family.text_width,
+        attention_only=lora.targets == "attention",
+    )
+    return FLOAT32 * lora.rank * sum(inner + outer for inner, outer in sizes)
+
+
+def generate_disk_bytes(spec: GenerateSpec, base: UNetShape) -> int:
+    """Of its pictures."""
+    size = _png_bytes(spec.width or base.native_size, spec.height or base.native_size)
+    return len(spec.prompts) * spec.images * size
+
+
+def number_bytes(precision: str, on_gpu: bool) -> int:
+    """Of a base's weight."""
+    if precision == "auto":
+        return 2 if on_gpu else FLOAT32
+    return FLOAT32 if precision == "fp32" else 2
+
+
+def _fine_tune_bytes(
+    spec: FineTuneSpec, base: UNetShape, rung: Rung, pictures: int, on_gpu: bool
+) -> int:
+    own, width = footprint(base).family, number_bytes(spec.precision, on_gpu)
     side = spec.resolution or base.native_size
     grown = (side / base.native_size) ** 2 * width / 2
     unet, vae, text = (
@@ -111,34 +192,38 @@ def fine_tune_bytes(
     return RUNTIME_BYTES + round(max(stages))
 
 
-def generate_bytes(spec: GenerateSpec, base: BaseModel, *, on_gpu: bool) -> int:
-    """The most memory that it holds at once."""
-    own, width = FOOTPRINTS[base.id].family, number_bytes(spec.precision, on_gpu)
-    pixels = (spec.width or base.native_size) * (spec.height or base.native_size)
-    grown = pixels / base.native_size**2 * width / 2
-    weights = (base.parameters + own.vae_parameters + own.text_parameters) * width
-    rows = 2 if spec.guidance > 1 else 1
-    return RUNTIME_BYTES + round(weights + max(own.decode, rows * own.forward) * grown)
-
-
-def trained_bytes(spec: FineTuneSpec, base: BaseModel) -> int:
-    """Of a LoRA in training: weights, gradients, the optimizer's state, an average."""
-    copies = 2 + (2 if spec.optimizer == "adamw" else 0) + (1 if spec.ema else 0)
-    return copies * lora_bytes(spec.lora, base)
-
-
-def lora_bytes(lora: LoraSpec, base: BaseModel) -> int:
-    """Of its float32 matrices, in memory or in a file."""
-    sizes = base.layout.linear_sizes(
-        base.widths,
-        FOOTPRINTS[base.id].family.text_width,
-        attention_only=lora.targets == "attention",
+def _distill_bytes(
+    spec: DistillSpec, teacher: UNetShape, rung: Rung, pictures: int, on_gpu: bool
+) -> int:
+    student = student_shape(spec, teacher)
+    own, width = footprint(teacher).family, number_bytes(spec.precision, on_gpu)
+    side = spec.resolution or teacher.native_size
+    grown = (side / teacher.native_size) ** 2 * width / 2
+    unet, vae, text = (
+        count * width for count in (teacher.parameters, own.vae_parameters, own.text_parameters)
     )
-    return FLOAT32 * lora.rank * sum(inner + outer for inner, outer in sizes)
+    gradients = FLOAT32 * student.parameters
+    kept = FLOAT32 * student.parameters + _state_bytes(spec, student.parameters)
+    beside = unet + kept + (0 if on_gpu else vae + text)
+    aside = on_gpu and rung.checkpointing
+    stages = [
+        unet + vae + text,  # as they are loaded
+        (0 if aside else unet) + vae + text + own.encode * grown,
+        beside
+        + _student_bytes(spec, student, rung, gradients, grown)
+        + _rows(spec, teacher, rung, pictures),
+        # the card: the student before and after, each draws in turn
+        beside
+        + 2 * student.parameters * width
+        + (vae if on_gpu else 0)
+        + max(own.decode, 2 * own.forward) * grown,
+    ]
+    if not on_gpu:  # cut out of a copy of the teacher, on the host
+        stages.append(beside + FLOAT32 * teacher.parameters)
+    return RUNTIME_BYTES + round(max(stages))
 
 
-def fine_tune_disk_bytes(spec: FineTuneSpec, base: BaseModel, *, steps: int, pictures: int) -> int:
-    """Of what it leaves: both LoRA files, two checkpoints, what is kept on the way, the cache."""
+def _fine_tune_disk_bytes(spec: FineTuneSpec, base: UNetShape, steps: int, pictures: int) -> int:
     lora, side = lora_bytes(spec.lora, base), spec.resolution or base.native_size
     checkpoint = lora * (3 + (1 if spec.ema else 0))
     snapshots = (steps - 1) // spec.keep_every if spec.keep_every else 0
@@ -149,33 +234,52 @@ def fine_tune_disk_bytes(spec: FineTuneSpec, base: BaseModel, *, steps: int, pic
     return lora * (2 + snapshots) + 2 * checkpoint + drawn + rows * _row_bytes(base, side)
 
 
-def generate_disk_bytes(spec: GenerateSpec, base: BaseModel) -> int:
-    """Of its pictures."""
-    size = _png_bytes(spec.width or base.native_size, spec.height or base.native_size)
-    return len(spec.prompts) * spec.images * size
+def _distill_disk_bytes(spec: DistillSpec, teacher: UNetShape, steps: int, pictures: int) -> int:
+    own, side = footprint(teacher).family, spec.resolution or teacher.native_size
+    parameters = student_shape(spec, teacher).parameters
+    unet, beside = 2 * parameters, 2 * (own.vae_parameters + own.text_parameters)
+    checkpoint = FLOAT32 * parameters + _state_bytes(spec, parameters)
+    snapshots = (steps - 1) // spec.keep_every if spec.keep_every else 0
+    rounds = steps // spec.sample.every + 1 + snapshots if spec.sample else 0
+    drawn = rounds * len(spec.sample.prompts) * _png_bytes(2 * side, side) if spec.sample else 0
+    rows = pictures * spec.views_per_picture * _row_bytes(teacher, side)
+    return unet * (2 + snapshots) + beside + 2 * checkpoint + drawn + rows
 
 
-def number_bytes(precision: str, on_gpu: bool) -> int:
-    """Of a base's weight."""
-    if precision == "auto":
-        return 2 if on_gpu else FLOAT32
-    return FLOAT32 if precision == "fp32" else 2
-
-
-def _activations(spec: FineTuneSpec, base: BaseModel, rung: Rung) -> float:
-    own = FOOTPRINTS[base.id]
+def _activations(spec: FineTuneSpec, base: UNetShape, rung: Rung) -> float:
+    own = footprint(base)
     held = own.attention if spec.lora.targets == "attention" else own.transformer
     one = held.checkpointed if rung.checkpointing else held.kept
     samples = rung.micro_batch * (2 if spec.prior else 1)
     return one * samples * (DROPOUT if spec.lora.dropout else 1)
 
 
-def _rows(spec: FineTuneSpec, base: BaseModel, rung: Rung, pictures: int) -> int:
+def _student_bytes(
+    spec: DistillSpec, student: UNetShape, rung: Rung, gradients: int, grown: float
+) -> float:
+    """Activations and gradients of a step at their peak: as the ones go the others come."""
+    held = footprint(student).student
+    assert held, "a layout that a spec may name"
+    least = gradients + held.checkpointed * rung.micro_batch * grown
+    if rung.checkpointing:
+        return least
+    return max(least, GRADIENTS_AT_PEAK * gradients + held.kept * rung.micro_batch * grown)
+
+
+def _state_bytes(spec: TrainingSpec, parameters: int) -> int:
+    """Of an optimizer and an average over so many weights. Adafactor's rows and columns are as
+    good as nothing."""
+    copies = (2 if spec.optimizer == "adamw" else 0) + (1 if spec.ema else 0)
+    return FLOAT32 * parameters * copies
+
+
+def _rows(spec: TrainingSpec, base: UNetShape, rung: Rung, pictures: int) -> int:
     if not rung.rows_on_device:
         return 0
     side = spec.resolution or base.native_size
     one = _row_bytes(base, side)
-    classes = spec.prior.images if spec.prior else 0
+    prior = spec.prior if isinstance(spec, FineTuneSpec) else None
+    classes = prior.images if prior else 0
     shelves = (pictures * spec.views_per_picture, classes)
     return sum(min(ROWS_BYTES, rows * one) for rows in shelves)
 
@@ -185,8 +289,8 @@ def row_bytes(side: int, latent_factor: int) -> int:
     return 2 * 4 * (side // latent_factor) ** 2 * FLOAT32
 
 
-def _row_bytes(base: BaseModel, side: int) -> int:
-    return row_bytes(side, FOOTPRINTS[base.id].family.latent_factor)
+def _row_bytes(base: UNetShape, side: int) -> int:
+    return row_bytes(side, footprint(base).family.latent_factor)
 
 
 def _png_bytes(width: int, height: int) -> int:

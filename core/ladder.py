@@ -1,12 +1,15 @@
-"""What a fine-tune gives up to fit into memory, a rung at a time: never what it learns from.
+"""What a training gives up to fit into memory, a rung at a time: never what it learns from.
 
 A rung further down takes more time and less memory. Another split of a step into micro-batches
 changes the last bits of a sum, and which entries a LoRA's dropout drops; nothing else.
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
-from core.specs import FineTuneSpec
+from core.specs import TrainingSpec
+
+S = TypeVar("S", bound=TrainingSpec)
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Rung:
         said += [] if self.rows_on_device else ["encoded pictures read anew"]
         return ", ".join(said)
 
-    def split(self, spec: FineTuneSpec) -> FineTuneSpec:
+    def split(self, spec: S) -> S:
         """The spec in micro-batches of this rung, with as many samples a step."""
         passes = spec.accumulation * spec.batch_size // self.micro_batch
         return spec.model_copy(
@@ -32,7 +35,7 @@ class Rung:
         )
 
 
-def rungs(spec: FineTuneSpec) -> list[Rung]:
+def rungs(spec: TrainingSpec) -> list[Rung]:
     """From the fastest to the smallest. What the spec settles stays as it says: checkpointing where
     it is not ``auto``."""
     asked, batch = spec.gradient_checkpointing, spec.batch_size

@@ -31,11 +31,13 @@ class Layout:
 
     ``down`` and ``up`` hold a tuple a level, in the order data flows, and in it one count for each
     attention module; a level without attention is empty. ``mid`` is None where the middle is one
-    ResNet and nothing else. ``parameters`` counts the UNet at real widths (320, 640, 1280).
+    ResNet and nothing else. ``parameters`` counts the UNet at real widths (320, 640, 1280),
+    ``nano_parameters`` at those of the nano pair.
     """
 
     id: str
     parameters: int
+    nano_parameters: int
     down: tuple[tuple[int, ...], ...]
     mid: int | None
     up: tuple[tuple[int, ...], ...]
@@ -118,6 +120,7 @@ def _block(parent: str, attention: int, depth: int) -> str:
 SDXL = Layout(
     id="sdxl",
     parameters=2_567_463_684,
+    nano_parameters=7_402_292,
     down=((), (2, 2), (10, 10)),
     mid=10,
     up=((10, 10, 10), (2, 2, 2), ()),
@@ -125,6 +128,7 @@ SDXL = Layout(
 SSD_1B = Layout(
     id="ssd-1b",
     parameters=1_331_334_404,
+    nano_parameters=4_101_524,
     down=((), (2, 2), (4, 4)),
     mid=None,
     up=((4, 4, 10), (2, 1, 1), ()),
@@ -132,11 +136,30 @@ SSD_1B = Layout(
 VEGA = Layout(
     id="vega",
     parameters=745_225_604,
+    nano_parameters=2_478_596,
     down=((), (1, 1), (2, 2)),
     mid=None,
     up=((2, 2, 2), (1, 1, 1), ()),
 )
 LAYOUTS = {layout.id: layout for layout in (SDXL, SSD_1B, VEGA)}
+
+
+@dataclass(frozen=True)
+class UNetShape:
+    """How a UNet of the family is built, and for which pictures.
+
+    ``widths`` are channels at its three resolutions: one layout is built at more than one size.
+    ``native_size`` is in pixels a side.
+    """
+
+    layout: Layout
+    widths: tuple[int, int, int]
+    native_size: int
+
+    @property
+    def parameters(self) -> int:
+        real = self.widths == REAL_WIDTHS
+        return self.layout.parameters if real else self.layout.nano_parameters
 
 
 def find_layout(keys: Iterable[str]) -> tuple[Layout, ...]:

@@ -22,11 +22,11 @@ from api.answers import Job
 from api.client import Client, ClientError
 from api.commands.follow import follow
 from api.commands.terminal import bytes_text, out, seconds_text, short
-from api.demo import sheet, subject
+from api.demo import subject
 from api.demo.server import serving
-from api.demo.sheet import Tile
-from core import bases
+from core import bases, sheet
 from core.config import Settings
+from core.sheet import Tile
 
 BASE = "nano-sdxl"
 DEFAULT_STEPS = 200

@@ -15,6 +15,7 @@ from diffusers import (
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from core.errors import BaseNotAvailable
+from core.layouts import UNetShape, find_layout
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Components:
     """
 
     folder: Path
+    unet_folder: Path
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     text_encoder: CLIPTextModel
@@ -39,6 +41,10 @@ class Components:
     latent_factor: int
     device: torch.device
     dtype: torch.dtype
+
+    def part_folder(self, part: str) -> Path:
+        """Where ``unet``, ``vae``, ``tokenizer_2`` ... was loaded from."""
+        return self.unet_folder if part == "unet" else self.folder / part
 
     @property
     def pooled_width(self) -> int:
@@ -60,11 +66,14 @@ class Components:
         )
 
 
-def load(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Components:
+def load(
+    folder: Path, *, device: torch.device, dtype: torch.dtype, unet_folder: Path | None = None
+) -> Components:
     """Loads a pipeline folder from this disk: safetensors only, nothing is fetched or executed.
 
     Args:
         folder: with ``model_index.json`` and a subfolder a part.
+        unet_folder: of a UNet in place of the pipeline's own.
         device: where all modules go.
         dtype: of all weights.
 
@@ -73,10 +82,12 @@ def load(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Component
     """
     index = _read_index(folder)
     vae = _module(AutoencoderKL, folder / "vae", device, dtype)
-    unet = _module(UNet2DConditionModel, folder / "unet", device, dtype)
+    unet_folder = unet_folder or folder / "unet"
+    unet = load_unet(unet_folder, device=device, dtype=dtype)
     latent_factor = 2 ** (len(vae.config.block_out_channels) - 1)
     return Components(
         folder=folder,
+        unet_folder=unet_folder,
         unet=unet,
         vae=vae,
         text_encoder=_module(CLIPTextModel, folder / "text_encoder", device, dtype),
@@ -94,6 +105,20 @@ def load(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Component
         device=device,
         dtype=dtype,
     )
+
+
+def load_unet(folder: Path, *, device: torch.device, dtype: torch.dtype) -> UNet2DConditionModel:
+    """A UNet's folder as ``load`` takes it, frozen. Raises BaseNotAvailable."""
+    unet: UNet2DConditionModel = _module(UNet2DConditionModel, folder, device, dtype)
+    return unet
+
+
+def shape_of(components: Components) -> UNetShape:
+    """Of the UNet that is loaded."""
+    unet = components.unet
+    (layout,) = find_layout(unet.state_dict())
+    first, second, third = unet.config.block_out_channels
+    return UNetShape(layout, (first, second, third), components.native_size)
 
 
 def _read_index(folder: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def identity(components: Components, *parts: str) -> dict[str, str]:
 
 def files(components: Components, *parts: str) -> dict[str, str]:
     """Hashes of the parts' folders."""
-    return {part: _digest(components.folder / part) for part in parts}
+    return {part: _digest(components.part_folder(part)) for part in parts}
 
 
 def arithmetic(components: Components) -> dict[str, str]:

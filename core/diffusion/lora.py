@@ -18,6 +18,7 @@ from core.diffusion.adapter import Adapter
 from core.diffusion.components import Components
 from core.diffusion.hooks import Hook, hooked
 from core.diffusion.lora_file import Pair
+from core.diffusion.probe import ROUNDING, probe
 from core.errors import ExportMismatch, LayoutMismatch
 from core.layouts import ATTENTION_TARGETS, TRANSFORMER_TARGETS
 from core.specs import LoraSpec
@@ -26,8 +27,6 @@ EFFECT_TOLERANCE = 0.01
 """Share of the LoRA's effect by which the file, read back, may miss the trained output: above
 rounding, below what is lost with an alpha or with an attention module that matters. (Of seven of
 nano-ssd-1b's, five take 0.04 to 0.9 of the effect along, two less than this.)"""
-ROUNDING = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 2e-2}
-"""Share of the output that two orders of the same sums may differ by, after the whole UNet."""
 
 
 class Lora(nn.Module):
@@ -147,14 +146,14 @@ def check_export(lora: Lora, paths: Sequence[Path], components: Components) -> N
         ExportMismatch: a file does not give the trained output within ``EFFECT_TOLERANCE`` of the
             LoRA's effect plus ``ROUNDING``; or gives the base's own; or is not finite.
     """
-    base_BCHW = _probe(components)
+    base_BCHW = probe(components.unet)
     with lora.evaluating(), lora.attached(components.unet):
-        trained_BCHW = _probe(components)
+        trained_BCHW = probe(components.unet)
     effect = (trained_BCHW - base_BCHW).norm().item()
     rounding = ROUNDING[components.dtype] * trained_BCHW.norm().item()
     for path in paths:
         with _loaded_by_diffusers(path, components.unet):
-            loaded_BCHW = _probe(components)
+            loaded_BCHW = probe(components.unet)
         if not loaded_BCHW.isfinite().all():
             raise ExportMismatch(f"{path.name} gives values that are not finite")
         if torch.equal(loaded_BCHW, base_BCHW):
@@ -183,23 +182,3 @@ def _loaded_by_diffusers(path: Path, unet: UNet2DConditionModel) -> Iterator[Non
         yield
     finally:
         unet.unload_lora()
-
-
-def _probe(components: Components) -> Tensor:
-    """The UNet's output for one fixed noisy latent in the middle of the process, float32."""
-    config = components.unet.config
-    generator = torch.Generator().manual_seed(0)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator).to(components.device, components.dtype)
-
-    output_BCHW: Tensor = components.unet(
-        normal(1, config.in_channels, config.sample_size, config.sample_size),
-        torch.tensor(500, device=components.device),
-        encoder_hidden_states=normal(1, 77, config.cross_attention_dim),
-        added_cond_kwargs={
-            "text_embeds": normal(1, components.pooled_width),
-            "time_ids": normal(1, 6).abs(),
-        },
-    ).sample
-    return output_BCHW.float()

@@ -15,7 +15,7 @@ from torch import Tensor
 from core.diffusion import conditioning, latents
 from core.diffusion.components import Components
 from core.files.digest import sha256_of
-from core.specs import FineTuneSpec
+from core.specs import TrainingSpec
 from core.training import draws
 from core.training.shelf import Row
 
@@ -63,7 +63,7 @@ def open_picture(path: Path) -> Image.Image:
     return Image.alpha_composite(white, picture).convert("RGB")
 
 
-def views(picture: Image.Image, number: int, spec: FineTuneSpec, side: int) -> Iterator[View]:
+def views(picture: Image.Image, number: int, spec: TrainingSpec, side: int) -> Iterator[View]:
     """The views of picture ``number``: one centre crop or ``crop_variants`` random ones, and with
     ``flip`` each of them mirrored too."""
     resized = _resize_shorter_side(picture, side)
@@ -76,7 +76,7 @@ def views(picture: Image.Image, number: int, spec: FineTuneSpec, side: int) -> I
 
 
 def encode_views(
-    path: Path, number: int, spec: FineTuneSpec, components: Components, side: int
+    path: Path, number: int, spec: TrainingSpec, components: Components, side: int
 ) -> Row:
     """``mean`` and ``std`` (V, C, H, W) and ``time_ids`` (V, 6) of picture ``number``.
 
@@ -98,7 +98,7 @@ def _resize_shorter_side(picture: Image.Image, side: int) -> Image.Image:
 
 
 def _corners(
-    resized: Image.Image, number: int, spec: FineTuneSpec, side: int
+    resized: Image.Image, number: int, spec: TrainingSpec, side: int
 ) -> Iterator[tuple[int, int]]:
     """Top and left of each crop."""
     free_height, free_width = resized.height - side, resized.width - side

@@ -6,28 +6,26 @@ the pictures drawn on the way, and checkpoints, from any of which the run goes o
 
 import json
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
 
 from core.diffusion import adapter, lora
-from core.diffusion.components import Components
+from core.diffusion.components import Components, shape_of
 from core.diffusion.offload import moved
-from core.errors import OutOfMemory
+from core.estimate import training_bytes
 from core.files import atomic
 from core.ladder import Rung, rungs
 from core.specs import FineTuneSpec
 from core.training import export, fit, measure, memory, preparation
 from core.training.cache import Cache
 from core.training.data import Source
-from core.training.measure import Measured
 from core.training.origin import origin_of
 from core.training.precision import deterministic_algorithms
 from core.training.report import StepReport
 from core.training.run import Run
+from core.training.summary import summary
 from core.training.trainee import enrol
 
 CPU = torch.device("cpu")
@@ -40,7 +38,7 @@ def train(
     out: Path,
     *,
     cache: Cache | None = None,
-    init_from: Path | None = None,
+    start: Path | None = None,
     checkpoints: Sequence[Path] = (),
     first_rung: int = 0,
 ) -> Generator[StepReport, None, None]:
@@ -55,7 +53,7 @@ def train(
         sources: at least one picture.
         out: folder that the files go to.
         cache: of encoded pictures and captions, and of class pictures; None: one inside ``out``.
-        init_from: a LoRA's file to begin with, of the spec's rank and targets.
+        start: a LoRA's file to begin with, of the spec's rank and targets.
         checkpoints: of earlier runs of the same lesson, the newest first; the first that is whole
             is gone on from.
         first_rung: of the ladder (core.ladder); those above were too much for the device.
@@ -66,28 +64,23 @@ def train(
         OutOfMemory: the device has not enough for this rung.
         DatasetNotCaptioned: neither the spec nor a picture says what is on it.
         WrongCheckpoint: a checkpoint is of another lesson.
-        LayoutMismatch: ``init_from`` has other modules or sizes.
+        LayoutMismatch: ``start`` has other modules or sizes.
     """
     cache = cache or Cache(out / "cache", links=out / "links")
-    number = fit.choose(spec, components.device, pictures=len(sources), first=first_rung)
-    ladder = rungs(spec)
-    try:
-        with (
-            deterministic_algorithms(spec.deterministic),
-            _checkpointing(components.unet, ladder[number].checkpointing),
-        ):
-            training = _train(
-                spec, components, sources, out, cache, init_from, checkpoints, ladder[number]
-            )
-            yield from training
-    except RuntimeError as full:
-        if not _is_out_of_memory(full):
-            raise
-        raise OutOfMemory(
-            f"{components.device} does not hold it even with {ladder[number]}: lower `resolution`, "
-            "`batch_size` or `lora.rank`, or leave `gradient_checkpointing` to auto.",
-            next_rung=number + 1 if number + 1 < len(ladder) else None,
-        ) from full
+    base, on_gpu = shape_of(components), components.device.type == "cuda"
+    number = fit.choose(
+        rungs(spec),
+        lambda rung: training_bytes(spec, base, rung, pictures=len(sources), on_gpu=on_gpu),
+        components.device,
+        first=first_rung,
+    )
+    advice = "`resolution`, `batch_size` or `lora.rank`"
+    with (
+        fit.attempted(rungs(spec), number, components.device, advice=advice) as rung,
+        deterministic_algorithms(spec.deterministic),
+        fit.checkpointing(components.unet, rung.checkpointing),
+    ):
+        yield from _train(spec, components, sources, out, cache, start, checkpoints, rung)
 
 
 def _train(
@@ -96,7 +89,7 @@ def _train(
     sources: Sequence[Source],
     out: Path,
     cache: Cache,
-    init_from: Path | None,
+    start: Path | None,
     checkpoints: Sequence[Path],
     rung: Rung,
 ) -> Iterator[StepReport]:
@@ -108,13 +101,13 @@ def _train(
         rung.split(spec), components, sources, cache, now, rung
     )
     course = prepared.course
-    if init_from:
-        course.lora.begin_with(adapter.read(init_from))
+    if start:
+        course.lora.begin_with(adapter.read(start))
     run = Run(
         course=course,
         trainee=enrol(course.lora.weights, spec, components.dtype),
         studio=prepared.studio,
-        origin=origin_of(spec, components, sources, init_from, rung),
+        origin=origin_of(spec, components, sources, start, rung),
         out=out,
     )
     run.go_on_from(checkpoints)
@@ -123,60 +116,18 @@ def _train(
             now = yield from run.learn(now.steps)
             with run.trainee.shown():
                 now = replace(now, message="measuring the LoRA")
-                measured = yield from measure.measure(course, prepared.kept_out, now)
+                measured = yield from measure.measure(course, prepared.grid, now)
         now = replace(now, message="checking the export")
         yield now
         with run.trainee.shown():
             made = export.save(course.lora, out, spec, spec.resolution or components.native_size)
             lora.check_export(course.lora, list(made.values()), components)
-    summary = {
-        **_summary(spec, run, measured, cache, now),
-        "held_out_pictures": prepared.kept_out,
-        "rung": str(rung),
-    }
-    made["report"] = out / "report.json"
-    atomic.write_text(made["report"], json.dumps(summary, indent=2))
-    yield replace(now, message="done", outputs=made)
-
-
-def _summary(
-    spec: FineTuneSpec,
-    run: Run,
-    measured: Measured,
-    cache: Cache,
-    now: StepReport,
-) -> dict[str, object]:
-    """What ``report.json`` says."""
-    return {
+    told = {
         "base": spec.base,
-        "spec": spec.model_dump(mode="json"),
-        "seed": spec.seed or 0,
-        "steps": now.steps,
-        "losses": run.losses,
+        **summary(run, components, cache, rung, prepared.grid.kept_out, now),
         measured.name: {"before": measured.base, "after": measured.lora},
         "class_drift": measured.drift,
-        "seconds_per_step": now.seconds_per_step,
-        "peak_memory_bytes": memory.peak_bytes(run.course.components.device),
-        "cache": {"hits": cache.hits, "misses": cache.misses},
-        "resumed_from_step": run.resumed_from,
-        "exact": run.exact,
-        "lesson_sha256": run.origin.lesson,
-        **run.origin.arithmetic,
     }
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """On the CPU torch has no error of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-@contextmanager
-def _checkpointing(unet: UNet2DConditionModel, wanted: bool) -> Iterator[None]:
-    """Inside, activations of the UNet's blocks are computed again in place of being kept."""
-    if wanted:
-        unet.enable_gradient_checkpointing()
-    try:
-        yield
-    finally:
-        if wanted:
-            unet.disable_gradient_checkpointing()
+    made["report"] = out / "report.json"
+    atomic.write_text(made["report"], json.dumps(told, indent=2))
+    yield replace(now, message="done", outputs=made)

@@ -1,28 +1,71 @@
-"""Which rung of the ladder a run takes on the device that it has."""
+"""Which rung of the ladder a run takes on the device that it has, and what it says when that was
+too much."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+from diffusers import UNet2DConditionModel
 
-from core import bases, estimate
-from core.ladder import rungs
-from core.specs import FineTuneSpec
+from core.errors import OutOfMemory
+from core.ladder import Rung
 from core.training import memory
 
 
-def choose(spec: FineTuneSpec, device: torch.device, *, pictures: int, first: int) -> int:
+def choose(
+    ladder: Sequence[Rung], needed: Callable[[Rung], int], device: torch.device, *, first: int
+) -> int:
     """The number of the fastest rung that the free memory holds; the last where none fits.
 
     Args:
-        pictures: how many are learnt.
+        needed: bytes that a run takes on a rung.
         first: the rung to begin with: those above were tried, and were too much.
     """
-    ladder, room = rungs(spec), memory.room_bytes(device)
+    room = memory.room_bytes(device)
     if room is None:
         return first
-    base = bases.find(spec.base)
     for number in range(first, len(ladder)):
-        needed = estimate.fine_tune_bytes(
-            spec, base, ladder[number], pictures=pictures, on_gpu=device.type == "cuda"
-        )
-        if needed <= room:
+        if needed(ladder[number]) <= room:
             return number
     return len(ladder) - 1
+
+
+@contextmanager
+def attempted(
+    ladder: Sequence[Rung], number: int, device: torch.device, *, advice: str
+) -> Iterator[Rung]:
+    """Inside, the run takes its rung.
+
+    Args:
+        advice: what to ask less of.
+
+    Raises:
+        OutOfMemory: it was too much; names the next rung, where there is one.
+    """
+    try:
+        yield ladder[number]
+    except RuntimeError as full:
+        if not _is_out_of_memory(full):
+            raise
+        raise OutOfMemory(
+            f"{device} does not hold it even with {ladder[number]}: lower {advice}, or leave "
+            "`gradient_checkpointing` to auto.",
+            next_rung=number + 1 if number + 1 < len(ladder) else None,
+        ) from full
+
+
+@contextmanager
+def checkpointing(unet: UNet2DConditionModel, wanted: bool) -> Iterator[None]:
+    """Inside, activations of the UNet's blocks are computed again in place of being kept."""
+    if wanted:
+        unet.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        if wanted:
+            unet.disable_gradient_checkpointing()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """On the CPU torch has no error of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -14,28 +14,31 @@ import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
 
-from core.specs import FineTuneSpec
+from core.specs import TrainingSpec
 from core.training import optimizer
+from core.training.loss import Loss
 from core.training.trainee import Trainee
 
 STEPS_A_READ = 10
 """Steps between two looks at the device's loss."""
 
-MicroLoss = Callable[[int, int], Tensor]
-"""(step, micro-step) to the mean loss of that micro-batch, a scalar with a graph."""
+MicroLoss = Callable[[int, int], Loss]
+"""(step, micro-step) to the mean loss of that micro-batch."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """After a step. ``loss`` is the mean over the steps since it was last read, None in between."""
+    """After a step. ``loss`` and its ``terms`` are means over the steps since they were last read,
+    None and nothing in between."""
 
     step: int  # 1 after the first
     loss: float | None
+    terms: dict[str, float]
     learning_rate: float  # that this step used
     seconds_per_step: float  # of the steps alone, mean so far
 
 
-def learning_rate(spec: FineTuneSpec, step: int, steps: int) -> float:
+def learning_rate(spec: TrainingSpec, step: int, steps: int) -> float:
     """The rate of step ``step`` (0-based) of ``steps``.
 
     Rises from rate / warm-up to the rate over the warm-up; then constant, or down to 0, which the
@@ -51,7 +54,7 @@ def learning_rate(spec: FineTuneSpec, step: int, steps: int) -> float:
 
 
 def run(
-    trainee: Trainee, micro_loss: MicroLoss, spec: FineTuneSpec, steps: int
+    trainee: Trainee, micro_loss: MicroLoss, spec: TrainingSpec, steps: int
 ) -> Iterator[Progress]:
     """Takes the steps that the trainee has not taken yet, and yields after each.
 
@@ -69,27 +72,27 @@ def run(
     for step in range(first, steps):
         began = time.perf_counter()
         rate = learning_rate(spec, step, steps)
-        loss = _accumulate(trainee.scaler, micro_loss, step, spec.accumulation)
+        told = _accumulate(trainee.scaler, micro_loss, step, spec.accumulation)
         trainee.scaler.unscale_(trainee.optimizer)
         norm = nn.utils.clip_grad_norm_(parameters, spec.max_grad_norm)
         # with a scaler, a gradient that overflows costs its step and lowers the scale, no more
-        watch.see(step, loss, loss if trainee.scaler.is_enabled() else norm)
+        watch.see(step, told, told[0] if trainee.scaler.is_enabled() else norm)
         optimizer.step_unless(trainee.optimizer, watch.bad | ~norm.isfinite(), rate)
         trainee.scaler.update()
         if trainee.average:
             trainee.average.update(step)
         trainee.step = step + 1
         due = (step + 1) % STEPS_A_READ == 0 or step + 1 == steps
-        mean_loss = watch.read() if due else None
+        loss, terms = watch.read() if due else (None, {})
         seconds += time.perf_counter() - began
-        yield Progress(step + 1, mean_loss, rate, seconds / (step + 1 - first))
+        yield Progress(step + 1, loss, terms, rate, seconds / (step + 1 - first))
 
 
 def _accumulate(scaler: GradScaler, micro_loss: MicroLoss, step: int, accumulation: int) -> Tensor:
-    """Backward through each micro-batch; the mean loss of the step, on the device."""
-    losses = []
+    """Backward through each micro-batch; what the step told of its loss, on the device."""
+    told = []
     for micro in range(accumulation):
-        loss = micro_loss(step, micro) / accumulation
-        torch.autograd.backward(scaler.scale(loss))
-        losses.append(loss.detach())
-    return torch.stack(losses).sum()
+        loss = micro_loss(step, micro)
+        torch.autograd.backward(scaler.scale(loss.total / accumulation))
+        told.append(loss.told() / accumulation)
+    return torch.stack(told).sum(dim=0)

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from transformers.optimization import Adafactor
 
-from core.specs import FineTuneSpec
+from core.specs import TrainingSpec
 
 
-def build(parameters: Sequence[nn.Parameter], spec: FineTuneSpec) -> Optimizer:
+def build(parameters: Sequence[nn.Parameter], spec: TrainingSpec) -> Optimizer:
     """The optimizer that a spec asks for, over one group.
 
     AdamW is Loshchilov and Hutter's, arXiv:1711.05101, as one kernel for all matrices. Adafactor is

@@ -8,9 +8,9 @@ import torch
 
 from core.diffusion.components import Components
 from core.diffusion.identity import arithmetic, files
-from core.files.digest import sha256_of
+from core.files.digest import sha256_of, sha256_of_folder
 from core.ladder import Rung
-from core.specs import FineTuneSpec
+from core.specs import TrainingSpec
 from core.training.cache import key_of
 from core.training.data import Source
 
@@ -29,20 +29,25 @@ class Origin:
 
 
 def origin_of(
-    spec: FineTuneSpec,
+    spec: TrainingSpec,
     components: Components,
     sources: Sequence[Source],
-    init_from: Path | None,
+    start: Path | None,
     rung: Rung,
 ) -> Origin:
+    """``start``: the LoRA's file or the UNet's folder that the run begins with, if any."""
     lesson = key_of(
         spec=spec.model_dump(mode="json", exclude=set(LENGTH)),
         pictures=[[source.sha256, source.caption] for source in sources],
         base=files(components, *PARTS),
-        init_from=sha256_of(init_from) if init_from else None,
+        init_from=_digest(start) if start else None,
     )
     return Origin(
         lesson,
         arithmetic(components)
         | {"threads": str(torch.get_num_threads()), "micro_batch": str(rung.micro_batch)},
     )
+
+
+def _digest(start: Path) -> str:
+    return sha256_of_folder(start) if start.is_dir() else sha256_of(start)

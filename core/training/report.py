@@ -1,5 +1,6 @@
 """What a recipe yields: where it is, how it goes, what it has made so far."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,10 +27,11 @@ class StepReport:
     steps: int
     message: str
     loss: float | None = None
+    terms: Mapping[str, float] = field(default_factory=dict)  # of the loss, read when it is
     learning_rate: float = 0.0
     seconds_per_step: float | None = None
     samples: tuple[SamplePicture, ...] = ()
     note: str | None = None  # worth remembering when the run is over
     checkpoint: Path | None = None  # a folder to go on from after this step
-    snapshot: Path | None = None  # a LoRA of this step, to be kept
+    snapshot: Path | None = None  # what was learnt by this step, to be kept
     outputs: dict[str, Path] = field(default_factory=dict)  # filled by the last report alone

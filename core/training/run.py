@@ -3,14 +3,16 @@
 import logging
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from core.errors import Interrupted, WrongCheckpoint
-from core.specs import FineTuneSpec
-from core.training import checkpoint, export, loop
+from core.specs import TrainingSpec
+from core.training import checkpoint, loop
 from core.training.checkpoint import Damaged
-from core.training.course import Course
+from core.training.loss import Loss
 from core.training.origin import Origin
 from core.training.pace import Pace
 from core.training.report import StepReport
@@ -20,6 +22,21 @@ from core.training.trainee import Trainee
 log = logging.getLogger(__name__)
 
 KEPT_CHECKPOINTS = 2
+
+
+class Course(Protocol):
+    """What is learnt: how much a micro-batch errs, and how the outcome is shown and kept."""
+
+    @property
+    def spec(self) -> TrainingSpec: ...
+
+    def micro_loss(self, step: int, micro: int) -> Loss: ...
+
+    def shown(self) -> AbstractContextManager[None]:
+        """Inside, what was learnt is as it will be used."""
+
+    def snapshot(self, folder: Path, step: int) -> Path:
+        """Writes what was learnt by ``step``, as others load it."""
 
 
 @dataclass
@@ -37,7 +54,7 @@ class Run:
     resumed_from: int = 0
 
     @property
-    def spec(self) -> FineTuneSpec:
+    def spec(self) -> TrainingSpec:
         return self.course.spec
 
     def go_on_from(self, folders: Sequence[Path]) -> None:
@@ -77,12 +94,13 @@ class Run:
                 steps=steps,
                 message="training",
                 loss=progress.loss,
+                terms=progress.terms,
                 learning_rate=progress.learning_rate,
                 seconds_per_step=progress.seconds_per_step,
             )
             if progress.loss is not None:
                 self.losses.append((progress.step, progress.loss))
-            quiet = replace(report, loss=None)
+            quiet = replace(report, loss=None, terms={})
             try:
                 yield report
                 if pace.is_due(progress.step) or progress.step == steps:
@@ -97,15 +115,14 @@ class Run:
         return quiet
 
     def _show(self, report: StepReport) -> Iterator[StepReport]:
-        """The LoRA and pictures of a step, where the spec wants them."""
+        """What a step has learnt, and pictures of it, where the spec wants them."""
         spec, step = self.spec, report.step
         last = step == report.steps
         keeps = spec.keep_every is not None and step % spec.keep_every == 0 and not last
         samples = spec.sample is not None and (keeps or last or step % spec.sample.every == 0)
-        with self.trainee.shown(), self.course.lora.evaluating():
+        with self.trainee.shown(), self.course.shown():
             if keeps:
-                path = self.out / "snapshots" / f"lora-step-{step:06d}.safetensors"
-                export.save_for_diffusers(self.course.lora, path, trigger=spec.trigger)
+                path = self.course.snapshot(self.out / "snapshots", step)
                 yield replace(report, message="saving", snapshot=path)
             if samples:
                 assert self.studio is not None, "there is one where samples are wanted"

@@ -1,6 +1,6 @@
 """What a run trains, with all that changes from step to step: what a checkpoint has to hold."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from core.specs import FineTuneSpec
+from core.specs import TrainingSpec
 from core.training import optimizer
 from core.training.average import Average
 from core.training.watch import Watch
@@ -83,11 +83,18 @@ def _named(prefix: str, names: Mapping[str, object], tensors: list[Tensor]) -> d
 
 
 def enrol(
-    weights: Mapping[str, nn.Parameter], spec: FineTuneSpec, dtype: torch.dtype = torch.float32
+    weights: Mapping[str, nn.Parameter],
+    spec: TrainingSpec,
+    dtype: torch.dtype = torch.float32,
+    terms: Sequence[str] = (),
 ) -> Trainee:
     """A trainee at step 0, with the optimizer and the average that the spec asks for.
 
-    ``dtype`` is what the rest is computed in.
+    Args:
+        weights: what is learnt, by name.
+        spec: optimizer and average.
+        dtype: what the rest is computed in.
+        terms: names of the loss's parts.
     """
     parameters = list(weights.values())
     device = parameters[0].device
@@ -95,6 +102,6 @@ def enrol(
         weights=weights,
         optimizer=optimizer.build(parameters, spec),
         average=None if spec.ema is None else Average(parameters, spec.ema),
-        watch=Watch(device),
+        watch=Watch(device, terms),
         scaler=GradScaler(device.type, enabled=dtype == torch.float16),
     )

@@ -1,5 +1,7 @@
 """Loss and health of a run, kept on the device between looks."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -7,8 +9,10 @@ from core.errors import NonFiniteLoss
 
 
 class Watch:
-    def __init__(self, device: torch.device) -> None:
-        self.total = torch.zeros((), device=device)
+    def __init__(self, device: torch.device, terms: Sequence[str] = ()) -> None:
+        """``terms``: names of the loss's parts."""
+        self.terms = tuple(terms)
+        self.total = torch.zeros(1 + len(self.terms), device=device)
         self.seen = 0
         self._first_bad = torch.tensor(-1, device=device)
 
@@ -17,11 +21,12 @@ class Watch:
         """True from the first bad step on, a scalar."""
         return self._first_bad >= 0
 
-    def see(self, step: int, loss: Tensor, norm: Tensor) -> None:
-        """A step's loss and the norm of its gradient, scalars on the device."""
-        now_bad = ~(loss.isfinite() & norm.isfinite()) & ~self.bad
+    def see(self, step: int, told: Tensor, norm: Tensor) -> None:
+        """What a step told of its loss (``Loss.told``), and the norm of its gradient, a scalar;
+        on the device."""
+        now_bad = ~(told[0].isfinite() & norm.isfinite()) & ~self.bad
         self._first_bad = torch.where(now_bad, step, self._first_bad)
-        self.total += loss
+        self.total += told
         self.seen += 1
 
     def check(self) -> None:
@@ -33,10 +38,11 @@ class Watch:
                 "lower `learning_rate`, or raise `warmup_steps`"
             )
 
-    def read(self) -> float:
-        """The mean loss since the last reading. Waits and raises as ``check`` does."""
-        mean = (self.total / self.seen).item()
+    def read(self) -> tuple[float, dict[str, float]]:
+        """The mean loss since the last reading and the means of its terms. Waits and raises as
+        ``check`` does."""
+        loss, *terms = (self.total / self.seen).tolist()
         self.check()
         self.total.zero_()
         self.seen = 0
-        return mean
+        return loss, dict(zip(self.terms, terms, strict=True))

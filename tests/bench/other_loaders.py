@@ -1,10 +1,15 @@
-"""``python -m tests.bench.other_loaders comfyui|sd_scripts FOLDER LAYOUT KOHYA DIFFUSERS``: another
-program's own loader reads our file; what it makes of it, as one line of JSON.
+"""Another program's own code reads what we make; what it makes of that, as one line of JSON.
+
+``python -m tests.bench.other_loaders comfyui|sd_scripts FOLDER LAYOUT KOHYA DIFFUSERS``: of a LoRA.
+The diffusers file, of the same LoRA, says what each module's weights must change by.
+
+``python -m tests.bench.other_loaders comfyui_detects FOLDER SHAPES``: of a checkpoint, of which a
+JSON file tells the shapes by key. ComfyUI chooses its model by them.
 
 Runs in whichever Python has what that program needs, so it imports nothing of ours but the layouts.
-The diffusers file, of the same LoRA, says what each module's weights must change by.
 """
 
+import inspect
 import io
 import json
 import logging
@@ -31,8 +36,13 @@ Changes = dict[str, Change]
 
 
 def main() -> None:
-    program, folder, layout, kohya, diffusers = sys.argv[1:]
+    program, folder, *given = sys.argv[1:]
     sys.path.insert(0, folder)
+    said = detected(*given) if program == "comfyui_detects" else loaded(program, *given)
+    sys.stdout.write(f"{json.dumps(said)}\n")
+
+
+def loaded(program: str, layout: str, kohya: str, diffusers: str) -> dict[str, Any]:
     left_over: list[str] = []
     read = comfyui if program == "comfyui" else sd_scripts
     with redirect_stdout(io.StringIO()) as printed:  # where older versions complain
@@ -44,13 +54,32 @@ def main() -> None:
         compared += 1
         off = (up_OR @ down_RI) * scale - expected
         worst = max(worst, (off.norm() / expected.norm()).item())
-    said = {
+    return {
         "left_over": left_over,
         "modules": len(changes),
         "compared": compared,
         "worst": worst,
     }
-    sys.stdout.write(f"{json.dumps(said)}\n")
+
+
+def detected(file: str) -> dict[str, Any]:
+    """The model's name, and the keys that only we or only its UNet has, or in another shape."""
+    start_comfyui()
+    import comfy.model_detection
+    import comfy.ops
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    shapes = json.loads(Path(file).read_text())
+    tensors = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
+    prefix = "model.diffusion_model."
+    detect = comfy.model_detection.model_config_from_unet
+    older = "dtype" in inspect.signature(detect).parameters
+    config = detect(tensors, prefix, *((torch.float16,) if older else ()))
+    operations = comfy.ops.disable_weight_init
+    unet = UNetModel(**config.unet_config, device="meta", operations=operations)
+    theirs = {(prefix + key, tuple(part.shape)) for key, part in unet.state_dict().items()}
+    ours = {(key, tuple(shape)) for key, shape in shapes.items() if key.startswith(prefix)}
+    return {"model": type(config).__name__, "keys": len(theirs), "left_over": sorted(ours ^ theirs)}
 
 
 def ours(path: Path) -> Iterator[tuple[str, Tensor]]:
@@ -66,13 +95,7 @@ def ours(path: Path) -> Iterator[tuple[str, Tensor]]:
 def comfyui(
     layout: Layout, file: dict[str, Tensor], left_over: list[str]
 ) -> tuple[Mapping[str, str], Changes]:
-    try:
-        import comfy.options  # a whole ComfyUI asks the command line for its device
-
-        sys.argv = [sys.argv[0], "--cpu"]
-        comfy.options.enable_args_parsing()
-    except ImportError:
-        pass  # its loader alone
+    start_comfyui()
     import comfy.lora
     import comfy.utils
 
@@ -106,6 +129,15 @@ def comfyui(
         if name.endswith(".weight")
     }
     return modules, changes
+
+
+def start_comfyui() -> None:
+    try:
+        import comfy.options  # a whole ComfyUI asks the command line for its device
+    except ImportError:
+        return  # its loader alone
+    sys.argv = [sys.argv[0], "--cpu"]
+    comfy.options.enable_args_parsing()
 
 
 def sd_scripts(

@@ -1,4 +1,4 @@
-"""The kohya file as ComfyUI's and kohya's own code read it: COMFYUI=<folder>, SD_SCRIPTS=<folder>.
+"""Our files as ComfyUI's and kohya's own code read them: COMFYUI=<folder>, SD_SCRIPTS=<folder>.
 
 Each runs in OTHER_PYTHON, which has what that program needs (and torch and safetensors); without
 it, in ours.
@@ -10,11 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from core.diffusion import kohya_file, lora_file
+from core.diffusion import kohya_file, lora_file, single_file
 from core.diffusion.lora import Lora
 from core.layouts import LAYOUTS, Layout
 from core.specs import LoraSpec
@@ -25,11 +27,35 @@ pytestmark = pytest.mark.bench
 
 ROOT = Path(__file__).parents[2]
 
+COMFYUI_NAMES = {"sdxl": "SDXL", "ssd-1b": "SSD1B", "vega": "Segmind_Vega"}
+
 
 @pytest.mark.skipif("COMFYUI" not in os.environ, reason="COMFYUI names ComfyUI's folder")
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_comfyui_reads_every_key(name: str, tmp_path: Path, tell: Callable[[str], None]) -> None:
     check("comfyui", os.environ["COMFYUI"], LAYOUTS[name], tmp_path, tell)
+
+
+@pytest.mark.skipif("COMFYUI" not in os.environ, reason="COMFYUI names ComfyUI's folder")
+@pytest.mark.parametrize(("name", "model"), COMFYUI_NAMES.items())
+def test_comfyui_knows_the_checkpoint(
+    name: str, model: str, tmp_path: Path, tell: Callable[[str], None]
+) -> None:
+    """By keys and shapes at real size: that is all that it looks at."""
+    with torch.device("meta"):
+        unet, vae = real_size.unet(LAYOUTS[name]), real_size.vae()
+        first, second = real_size.text_encoders()
+    parts: Any = SimpleNamespace(vae=vae, text_encoder=first, text_encoder_2=second)
+    file = single_file.arrange(unet.state_dict(), parts)
+    shapes = tmp_path / "shapes.json"
+    shapes.write_text(json.dumps({key: [*tensor.shape] for key, tensor in file.items()}))
+    said = ask("comfyui_detects", os.environ["COMFYUI"], shapes)
+    tell(
+        f"comfyui takes a checkpoint of {name} for {said['model']}: {said['keys']} keys of its "
+        f"UNet, {len(said['left_over'])} keys or shapes that differ"
+    )
+    assert said["model"] == model
+    assert said["left_over"] == []
 
 
 @pytest.mark.skipif("SD_SCRIPTS" not in os.environ, reason="SD_SCRIPTS names kohya's folder")
@@ -52,17 +78,7 @@ def check(
     lora_file.write(
         diffusers, lora.pairs(), rank=RANK, alpha=ALPHA, targets=lora.suffixes, trigger=None
     )
-    python = os.environ.get("OTHER_PYTHON", sys.executable)
-    command = [python, "-m", "tests.bench.other_loaders", program, folder, layout.id]
-    ran = subprocess.run(
-        [*command, str(kohya), str(diffusers)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 0, ran.stderr
-    said = json.loads(ran.stdout.splitlines()[-1])
+    said = ask(program, folder, layout.id, kohya, diffusers)
     tell(
         f"{program}, {layout.id}: {said['compared']} of {len(lora.targets)} modules, "
         f"{len(said['left_over'])} keys left over, deltas off by {said['worst']:.1e} at most"
@@ -70,3 +86,17 @@ def check(
     assert said["left_over"] == []
     assert said["modules"] == said["compared"] == len(lora.targets)
     assert said["worst"] < 1e-6
+
+
+def ask(program: str, folder: str, *given: str | Path) -> dict[str, Any]:
+    python = os.environ.get("OTHER_PYTHON", sys.executable)
+    ran = subprocess.run(
+        [python, "-m", "tests.bench.other_loaders", program, folder, *map(str, given)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    said: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return said

@@ -16,8 +16,9 @@ from core.ladder import rungs
 from core.layouts import SDXL, SSD_1B, Layout
 from core.specs import FineTuneSpec, LoraSpec
 from core.training import fine_tune, loop, preparation
+from core.training.batches import Batch
 from core.training.cache import Cache
-from core.training.course import Batch, Course
+from core.training.course import Course
 from core.training.data import Source
 from core.training.report import StepReport
 from core.training.trainee import enrol
@@ -51,7 +52,9 @@ def test_a_step_costs_little_more_than_its_flops(
     lesson = course.instance
     shown = lesson.show(lesson.cells(0, range(spec.batch_size)))
     noise_BCHW = torch.randn(spec.batch_size, *lesson.latent_shape)
-    batch = course.batch(shown, shown.moments.mean_BCHW, noise_BCHW, torch.tensor([100, 900]))
+    batch = course.batches.noised(
+        shown, shown.moments.mean_BCHW, noise_BCHW, torch.tensor([100, 900])
+    )
     steps = loop.run(trainee, course.micro_loss, spec, ROUNDS + 1)
     ratios = []
     with course.lora.attached(base.unet):
@@ -143,7 +146,7 @@ def seconds(action: Callable[[], object]) -> float:
 
 @torch.no_grad()
 def predict(course: Course, batch: Batch) -> None:
-    course.predict(batch)
+    batch.asked_of(course.unet)
 
 
 def drained(preparing: Iterator[StepReport]) -> preparation.Prepared:

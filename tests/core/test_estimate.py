@@ -6,7 +6,7 @@ import pytest
 
 from core import bases, estimate
 from core.bases import BaseModel
-from core.estimate import FOOTPRINTS, Held
+from core.estimate import Held, footprint
 from core.ladder import Rung, rungs
 from core.specs import FineTuneSpec, LoraSpec
 from tests.support import live_bytes
@@ -28,7 +28,7 @@ def spec_with(**fields: object) -> FineTuneSpec:
 
 @pytest.mark.parametrize("name", ["ssd-1b", "nano-ssd-1b"])
 def test_the_table_is_what_the_code_holds(name: str) -> None:
-    base, own = base_of(name), FOOTPRINTS[name]
+    base, own = base_of(name), footprint(base_of(name))
     for targets, held in (("attention", own.attention), ("transformer", own.transformer)):
         lora = LoraSpec(rank=1, targets=targets)
         gradients = estimate.lora_bytes(lora, base)
@@ -49,19 +49,19 @@ def test_the_table_is_what_the_code_holds(name: str) -> None:
 def test_activations_grow_with_pixels() -> None:
     base, lora = base_of("ssd-1b"), LoraSpec(rank=1)
     half = live_bytes.of_a_step(base, 512, lora, checkpointing=False)
-    assert half == pytest.approx(FOOTPRINTS["ssd-1b"].attention.kept / 4, rel=0.05)
+    assert half == pytest.approx(footprint(base_of("ssd-1b")).attention.kept / 4, rel=0.05)
 
 
 def test_dropout_keeps_no_more_than_half_as_much_again() -> None:
     base, lora = base_of("ssd-1b"), LoraSpec(rank=1, targets="transformer", dropout=0.1)
     held = live_bytes.of_a_step(base, 512, lora, checkpointing=False)
-    assert held < estimate.DROPOUT * FOOTPRINTS["ssd-1b"].transformer.kept / 4
+    assert held < estimate.DROPOUT * footprint(base_of("ssd-1b")).transformer.kept / 4
 
 
 @pytest.mark.parametrize(("name", "most"), [("ssd-1b", 6 * GB), ("sdxl", 8.5 * GB)])
 def test_a_lora_fits_its_budget_at_1024_px(name: str, most: float) -> None:
     spec = spec_with(base=name, sample={"prompts": ["a dog"]})
-    needed = estimate.fine_tune_bytes(spec, base_of(name), SMALL, pictures=10, on_gpu=True)
+    needed = estimate.training_bytes(spec, base_of(name), SMALL, pictures=10, on_gpu=True)
     assert needed < most
 
 
@@ -69,7 +69,7 @@ def test_each_rung_takes_less_than_the_one_above() -> None:
     spec = spec_with(batch_size=6)
     found = rungs(spec)
     needed = [
-        estimate.fine_tune_bytes(spec, base_of("ssd-1b"), rung, pictures=2000, on_gpu=True)
+        estimate.training_bytes(spec, base_of("ssd-1b"), rung, pictures=2000, on_gpu=True)
         for rung in found
     ]
     assert [rung.micro_batch for rung in found] == [6, 6, 6, 3, 2, 1]
@@ -91,7 +91,7 @@ def test_the_readme_has_the_table() -> None:
 def _on_a_card(name: str, side: int, batch: int, rung: int) -> int:
     spec = spec_with(base=name, resolution=side, batch_size=batch)
     ladder = rungs(spec)
-    return estimate.fine_tune_bytes(spec, base_of(name), ladder[rung], pictures=20, on_gpu=True)
+    return estimate.training_bytes(spec, base_of(name), ladder[rung], pictures=20, on_gpu=True)
 
 
 @pytest.mark.parametrize("asked", [True, False])

@@ -96,7 +96,7 @@ def test_the_memory_table_is_what_a_card_holds(name: str, again: bool) -> None:
         ).sample
         torch.autograd.backward(predicted_BCHW.float().square().mean())
     held = (memory.peak_bytes(card) or 0) - before
-    own = estimate.FOOTPRINTS[name].attention
+    own = estimate.footprint(base).attention
     told = own.checkpointed if again else own.kept
     assert held < told * 1.1 + estimate.RUNTIME_BYTES / 2
     assert held > told * 0.8

@@ -4,67 +4,29 @@ Fake tensors go through the very code, kernels' choice included (attention that 
 matrix), so real sizes are counted in seconds on any machine.
 """
 
-import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
-from core.bases import BaseModel
+from core.diffusion.features import places, recorded
+from core.diffusion.live_bytes import LiveBytes
 from core.diffusion.lora import Lora
-from core.layouts import REAL_WIDTHS
+from core.diffusion.losses import mse_per_sample
+from core.layouts import REAL_WIDTHS, SDXL, UNetShape
 from core.nano import shape
 from core.specs import LoraSpec
+from core.training.distillation import feature_error
 from tests.support import real_size
 
 HALF = torch.bfloat16
 
 
-class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Inside, ``peak`` is the most bytes that storages made there have held at once."""
-
-    def __init__(self, *held: nn.Module) -> None:
-        """``held``: modules whose weights were there before."""
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.peak: int = 0
-        self._now: int = 0
-        self._sizes = {
-            weight.untyped_storage()._cdata: 0 for module in held for weight in _weights(module)
-        }
-
-    def __torch_dispatch__(
-        self,
-        function: Callable[..., Any],
-        types: object,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        result = function(*args, **(kwargs or {}))
-        for leaf in tree_iter(result):
-            if isinstance(leaf, Tensor):
-                self._see(leaf)
-        return result
-
-    def _see(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._sizes:
-            return
-        self._sizes[key] = storage.nbytes()
-        self._now += storage.nbytes()
-        self.peak = max(self.peak, self._now)
-        weakref.finalize(storage, self._free, key)
-
-    def _free(self, key: int) -> None:
-        self._now -= self._sizes.pop(key)
-
-
-def of_a_step(base: BaseModel, side: int, lora: LoraSpec, *, checkpointing: bool) -> int:
+def of_a_step(base: UNetShape, side: int, lora: LoraSpec, *, checkpointing: bool) -> int:
     """Activations and gradients of a LoRA step of batch 1 in half precision, in bytes."""
     with FakeTensorMode():
         unet = _unet(base)
@@ -72,29 +34,29 @@ def of_a_step(base: BaseModel, side: int, lora: LoraSpec, *, checkpointing: bool
         if checkpointing:
             unet.enable_gradient_checkpointing()
             unet.train()
-        live = Live(unet, adapter)
+        live = LiveBytes(unet, adapter)
         with live, adapter.attached(unet):
             loss = _predict(unet, base, side).float().square().mean()
             torch.autograd.backward(loss)
     return live.peak
 
 
-def of_a_forward(base: BaseModel, side: int) -> int:
+def of_a_forward(base: UNetShape, side: int) -> int:
     """Of the UNet without gradients, batch 1, half precision."""
     with FakeTensorMode():
         unet = _unet(base)
-        live = Live(unet)
+        live = LiveBytes(unet)
         with live, torch.no_grad():
             _predict(unet, base, side)
     return live.peak
 
 
-def of_the_vae(base: BaseModel, side: int) -> tuple[int, int]:
+def of_the_vae(base: UNetShape, side: int) -> tuple[int, int]:
     """Of encoding and of decoding one picture in half precision."""
     with FakeTensorMode():
         vae = _vae(base)
         cells = side // 2 ** (len(vae.config.block_out_channels) - 1)
-        encoding, decoding = Live(vae), Live(vae)
+        encoding, decoding = LiveBytes(vae), LiveBytes(vae)
         with encoding, torch.no_grad():
             vae.encode(torch.empty(1, 3, side, side, dtype=HALF))
         with decoding, torch.no_grad():
@@ -102,32 +64,58 @@ def of_the_vae(base: BaseModel, side: int) -> tuple[int, int]:
     return encoding.peak, decoding.peak
 
 
-def _unet(base: BaseModel) -> Any:
-    with _default_dtype(HALF):
+def of_a_distillation(student: UNetShape, side: int, batch: int, *, checkpointing: bool) -> int:
+    """Activations and gradients of a step of a student of SDXL's, in half precision, in bytes.
+
+    Norms give float32, as they do on a card under autocast; the CPU's autocast leaves them alone.
+    """
+    with FakeTensorMode():
+        teacher = _unet(replace(student, layout=SDXL))
+        unet = _unet(student, torch.float32).requires_grad_(True).train()
+        for module in unet.modules():
+            if isinstance(module, nn.GroupNorm | nn.LayerNorm):
+                module.register_forward_hook(lambda *called: called[-1].float())
+        if checkpointing:
+            unet.enable_gradient_checkpointing()
+        compared = places(unet)
+        live = LiveBytes(teacher, unet)
+        with live:
+            with torch.no_grad(), recorded(teacher, compared) as taught:
+                told_BCHW = _predict(teacher, student, side, batch)
+            with torch.autocast("cpu", HALF, cache_enabled=False), recorded(unet, compared) as said:
+                answer_BCHW = _predict(unet, student, side, batch)
+            parts = [mse_per_sample(answer_BCHW, told_BCHW).mean()] * 2
+            parts += [feature_error(said[place], taught[place]) for place in compared]
+            torch.autograd.backward(torch.stack(parts).sum())
+    return live.peak
+
+
+def _unet(base: UNetShape, dtype: torch.dtype = HALF) -> Any:
+    with _default_dtype(dtype):
         unet = (
             real_size.unet(base.layout) if base.widths == REAL_WIDTHS else shape.unet(base.layout)
         )
     return unet.requires_grad_(False)
 
 
-def _vae(base: BaseModel) -> Any:
+def _vae(base: UNetShape) -> Any:
     with _default_dtype(HALF):
         vae = real_size.vae() if base.widths == REAL_WIDTHS else shape.vae()
     return vae.requires_grad_(False)
 
 
-def _predict(unet: Any, base: BaseModel, side: int) -> Tensor:
+def _predict(unet: Any, base: UNetShape, side: int, batch: int = 1) -> Tensor:
     cells = side // (8 if base.widths == REAL_WIDTHS else 4)
     width = unet.config.cross_attention_dim
     pooled = unet.config.projection_class_embeddings_input_dim
     pooled -= 6 * unet.config.addition_time_embed_dim
     predicted_BCHW: Tensor = unet(
-        torch.empty(1, 4, cells, cells, dtype=HALF),
-        torch.ones(1, dtype=torch.long),
-        encoder_hidden_states=torch.empty(1, 77, width, dtype=HALF),
+        torch.empty(batch, 4, cells, cells, dtype=HALF),
+        torch.ones(batch, dtype=torch.long),
+        encoder_hidden_states=torch.empty(batch, 77, width, dtype=HALF),
         added_cond_kwargs={
-            "text_embeds": torch.empty(1, pooled, dtype=HALF),
-            "time_ids": torch.empty(1, 6, dtype=HALF),
+            "text_embeds": torch.empty(batch, pooled, dtype=HALF),
+            "time_ids": torch.empty(batch, 6, dtype=HALF),
         },
     ).sample
     return predicted_BCHW
@@ -141,8 +129,3 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-def _weights(module: nn.Module) -> Iterator[Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()

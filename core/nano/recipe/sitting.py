@@ -14,6 +14,7 @@ from torch.amp import GradScaler
 
 from core.training import checkpoint
 from core.training.average import Average
+from core.training.loss import Loss
 from core.training.trainee import Trainee
 from core.training.watch import Watch
 
@@ -72,12 +73,13 @@ class Stage:
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         norm = nn.utils.clip_grad_norm_(group["params"], MAX_GRADIENT_NORM)
-        self.trainee.watch.see(step, loss.detach(), norm)
+        self.trainee.watch.see(step, Loss(loss).told(), norm)
         optimizer.step()
         if self.trainee.average:
             self.trainee.average.update(step)
         self.trainee.step = step + 1
-        return self.trainee.watch.read()
+        mean_loss, _ = self.trainee.watch.read()
+        return mean_loss
 
     def _go_on(self) -> None:
         saves = sorted(self.folder.glob("step-*"))

@@ -13,7 +13,8 @@ from core.diffusion import conditioning, latents, noise
 from core.diffusion.components import Components
 from core.diffusion.lora import Lora
 from core.specs import FineTuneSpec
-from core.training import captions, data, draws, fine_tune
+from core.training import captions, data, draws, fit
+from core.training.batches import Batches
 from core.training.captions import NOTHING
 from core.training.course import Course
 from core.training.lesson import Lesson
@@ -71,8 +72,8 @@ def course(nano_ssd_1b: Components, tmp_path: Path) -> Callable[..., Course]:
         taught = Lesson(Shelf(class_row, CPU), words, range(2), [1, 1], name="class")
         return Course(
             spec=spec,
-            components=base,
-            process=noise.forward_process(config, CPU),
+            batches=Batches(spec, noise.forward_process(config, CPU), CPU, spec.noise_offset),
+            unet=base.unet,
             lora=made,
             instance=Lesson(
                 views=Shelf(lambda n: data.encode_views(paths[n], n, spec, base, 64), CPU),
@@ -90,9 +91,9 @@ def course(nano_ssd_1b: Components, tmp_path: Path) -> Callable[..., Course]:
 
 
 def gradients(course: Course, micros: int) -> list[Tensor]:
-    with course.lora.attached(course.components.unet):
+    with course.lora.attached(course.unet):
         for micro in range(micros):
-            torch.autograd.backward(course.micro_loss(0, micro) / micros)
+            torch.autograd.backward(course.micro_loss(0, micro).total / micros)
     return [parameter.grad for parameter in course.lora.parameters() if parameter.grad is not None]
 
 
@@ -114,23 +115,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("fields", VARIANTS.values(), ids=VARIANTS.keys())
 def test_gradient_of_a_step_against_float64(
-    course: Callable[..., Course], fields: dict[str, Any]
+    course: Callable[..., Course], nano_ssd_1b: Components, fields: dict[str, Any]
 ) -> None:
     made = course(batch_size=2, **fields)
     ours = gradients(made, micros=1)
-    reference_loss, theirs = reference(made)
-    with made.lora.attached(made.components.unet):
-        loss = made.micro_loss(0, 0).double()
+    reference_loss, theirs = reference(made, nano_ssd_1b)
+    with made.lora.attached(made.unet):
+        loss = made.micro_loss(0, 0).total.double()
         torch.testing.assert_close(loss, reference_loss, rtol=1e-5, atol=1e-6)
     scale = max(gradient.abs().max().item() for gradient in theirs)
     for mine, true in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine.double(), true, rtol=1e-3, atol=1e-4 * scale)
 
 
-def reference(course: Course) -> tuple[Tensor, list[Tensor]]:
+def reference(course: Course, base: Components) -> tuple[Tensor, list[Tensor]]:
     """Merges W + (alpha / rank) B A in float64 and squares by hand."""
     made = course.lora
-    unet = copy.deepcopy(course.components.unet).double()
+    unet = copy.deepcopy(course.unet).double()
     halves = [
         (a.detach().double().requires_grad_(), b.detach().double().requires_grad_())
         for a, b in zip(made.a, made.b, strict=True)
@@ -149,7 +150,7 @@ def reference(course: Course) -> tuple[Tensor, list[Tensor]]:
             answer: Tensor = unet(*inputs, **told).sample
         return answer
 
-    samples = [reference_sample(course, ordinal, adapted, alone) for ordinal in (0, 1)]
+    samples = [reference_sample(course, base, ordinal, adapted, alone) for ordinal in (0, 1)]
     loss = torch.stack(samples).mean()
     # in the order of Lora's parameters: every A, then every B
     leaves = [a for a, _ in halves] + [b for _, b in halves]
@@ -157,10 +158,14 @@ def reference(course: Course) -> tuple[Tensor, list[Tensor]]:
 
 
 def reference_sample(
-    course: Course, ordinal: int, adapted: Callable[..., Tensor], alone: Callable[..., Tensor]
+    course: Course,
+    base: Components,
+    ordinal: int,
+    adapted: Callable[..., Tensor],
+    alone: Callable[..., Tensor],
 ) -> Tensor:
     """The loss of one sample with its share of the prior."""
-    spec, base = course.spec, course.components
+    spec = course.spec
     picture = draws.example(SEED, "order", ordinal, 3)
     clean = latents.encode(base.vae, latents.to_pixels(pictures.draw(picture))[None]).sample(
         draws.normal(SEED, "posterior", [ordinal], (4, 16, 16))
@@ -206,7 +211,7 @@ class Noised:
             added = added + course.spec.noise_offset * offset
         self.latents = signal.sqrt() * clean.double() + (1 - signal).sqrt() * added
         snr = signal / (1 - signal)
-        if course.process.target_is_velocity:
+        if course.batches.process.target_is_velocity:
             self.target = signal.sqrt() * added - (1 - signal).sqrt() * clean.double()
             self.weight = 1 if gamma is None else snr.clamp(max=gamma) / (snr + 1)
         else:
@@ -233,7 +238,7 @@ def test_checkpointing_changes_no_gradient(
 ) -> None:
     fields = {"lora": {"rank": 4, "dropout": 0.5}, **OWN_PRIOR}
     plain = gradients(course(**fields), micros=1)
-    with fine_tune._checkpointing(nano_ssd_1b.unet, True):
+    with fit.checkpointing(nano_ssd_1b.unet, True):
         assert nano_ssd_1b.unet.is_gradient_checkpointing
         again = gradients(course(**fields), micros=1)
     assert not nano_ssd_1b.unet.is_gradient_checkpointing

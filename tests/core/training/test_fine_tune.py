@@ -21,6 +21,7 @@ from core.training import class_pictures, draws, fine_tune
 from core.training.cache import Cache
 from core.training.course import Course
 from core.training.data import Source
+from core.training.loss import Loss
 from core.training.report import StepReport
 from tests.support import pictures
 from tests.support.nano import NUMPY_COPY, unet_output
@@ -245,8 +246,8 @@ def test_a_rate_far_too_high_names_the_step_and_writes_no_lora(
 ) -> None:
     losses = Course.micro_loss
 
-    def explode(self: Course, step: int, micro: int) -> Tensor:
-        return losses(self, step, micro) * (float("inf") if step == 1 else 1)
+    def explode(self: Course, step: int, micro: int) -> Loss:
+        return Loss(losses(self, step, micro).total * (float("inf") if step == 1 else 1))
 
     monkeypatch.setattr(Course, "micro_loss", explode)
     with pytest.raises(NonFiniteLoss, match="at step 2"):

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from core import bases, estimate
 from core.diffusion.components import Components
 from core.errors import OutOfMemory
-from core.ladder import rungs
+from core.ladder import Rung, rungs
 from core.specs import FineTuneSpec
 from core.training import fine_tune, fit, memory
 from core.training.course import Course
 from core.training.data import Source
+from core.training.loss import Loss
 from core.training.report import StepReport
 from tests.support import pictures
 from tests.support.nano import NUMPY_COPY, unet_output
@@ -48,15 +48,19 @@ def sources(tmp_path: Path) -> list[Source]:
 def test_the_fastest_rung_that_fits_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = spec_with(base="ssd-1b")
     base, ladder = bases.find("ssd-1b"), rungs(spec)
+
+    def needed(rung: Rung) -> int:
+        return estimate.training_bytes(spec, base, rung, pictures=2000, on_gpu=False)
+
     for number, rung in enumerate(ladder[:-1]):  # below them all, encoding takes the most
-        needed = estimate.fine_tune_bytes(spec, base, rung, pictures=2000, on_gpu=False)
-        monkeypatch.setattr(memory, "room_bytes", lambda _, room=needed: room)
-        assert fit.choose(spec, CPU, pictures=2000, first=0) == number
-        assert fit.choose(spec, CPU, pictures=2000, first=number) == number
+        room = needed(rung)
+        monkeypatch.setattr(memory, "room_bytes", lambda _, room=room: room)
+        assert fit.choose(ladder, needed, CPU, first=0) == number
+        assert fit.choose(ladder, needed, CPU, first=number) == number
     monkeypatch.setattr(memory, "room_bytes", lambda _: 1)
-    assert fit.choose(spec, CPU, pictures=2000, first=0) == len(ladder) - 1
+    assert fit.choose(ladder, needed, CPU, first=0) == len(ladder) - 1
     monkeypatch.setattr(memory, "room_bytes", lambda _: None)
-    assert fit.choose(spec, CPU, pictures=2000, first=2) == 2
+    assert fit.choose(ladder, needed, CPU, first=2) == 2
 
 
 def test_every_rung_learns_the_same(
@@ -85,7 +89,7 @@ def test_out_of_memory_names_the_next_rung_until_there_is_none(
 ) -> None:
     within = Course.micro_loss
 
-    def too_small_for_two(course: Course, step: int, micro: int) -> Tensor:
+    def too_small_for_two(course: Course, step: int, micro: int) -> Loss:
         if course.spec.batch_size > 1:
             raise torch.OutOfMemoryError
         return within(course, step, micro)
@@ -99,8 +103,8 @@ def test_out_of_memory_names_the_next_rung_until_there_is_none(
     run(nano_ssd_1b, sources, tmp_path / "4", first_rung=4)
     assert torch.equal(unet_output(nano_ssd_1b), before)
 
-    def no_room(*_: object) -> Tensor:
-        return torch.empty(2**50)  # of the host's memory, where torch has no error of its own
+    def no_room(*_: object) -> Loss:
+        return Loss(torch.empty(2**50))  # of the host's memory, where torch has no error of its own
 
     monkeypatch.setattr(Course, "micro_loss", no_room)
     with pytest.raises(OutOfMemory) as full:

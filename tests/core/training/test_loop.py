@@ -1,7 +1,7 @@
 """The loop on losses small enough to reckon with by hand."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from core.errors import NonFiniteLoss
 from core.specs import FineTuneSpec
 from core.training import loop, optimizer
+from core.training.loss import Loss
 from core.training.trainee import enrol
 
 
@@ -32,7 +33,7 @@ def run(
 
 def test_equals_torchs_own_adamw(weight: nn.Parameter) -> None:
     spec = spec_with(learning_rate=0.1, weight_decay=0.5, max_grad_norm=100, schedule="linear")
-    list(run(weight, lambda step, micro: weight.square().sum(), spec, steps=5))
+    list(run(weight, lambda step, micro: Loss(weight.square().sum()), spec, steps=5))
     plain = nn.Parameter(torch.tensor([1.0, -2.0]))
     optimizer = torch.optim.AdamW([plain], lr=0.1, weight_decay=0.5)
     for step in range(5):
@@ -46,9 +47,9 @@ def test_equals_torchs_own_adamw(weight: nn.Parameter) -> None:
 def test_micro_batches_add_up_to_their_mean(weight: nn.Parameter) -> None:
     seen: list[tuple[int, int]] = []
 
-    def micro_loss(step: int, micro: int) -> Tensor:
+    def micro_loss(step: int, micro: int) -> Loss:
         seen.append((step, micro))
-        return weight.sum() * (micro + 1)
+        return Loss(weight.sum() * (micro + 1))
 
     spec = spec_with(accumulation=3)
     reports = list(run(weight, micro_loss, spec, steps=2))
@@ -66,7 +67,7 @@ def test_gradients_are_cut_to_their_norm(
         norms.append(weight.grad.norm().item())
 
     monkeypatch.setattr(optimizer, "step_unless", record)
-    list(run(weight, lambda *_: 50 * weight.sum(), spec_with(max_grad_norm=0.25), 1))
+    list(run(weight, lambda *_: Loss(50 * weight.sum()), spec_with(max_grad_norm=0.25), 1))
     assert norms == [pytest.approx(0.25, rel=1e-4)]
 
 
@@ -77,14 +78,14 @@ def test_a_loss_that_is_not_finite_ends_with_the_last_good_weights(
 ) -> None:
     kept: list[Tensor] = []
 
-    def micro_loss(step: int, micro: int) -> Tensor:
+    def micro_loss(step: int, micro: int) -> Loss:
         kept.append(weight.detach().clone())
         if step < 3:
-            return weight.square().sum()
+            return Loss(weight.square().sum())
         if poison == "loss":
-            return weight.sum() * math.nan
+            return Loss(weight.sum() * math.nan)
         # A root at zero: the loss is 0, its gradient is not finite.
-        return (weight - weight.detach()).square().sum().sqrt()
+        return Loss((weight - weight.detach()).square().sum().sqrt())
 
     with pytest.raises(NonFiniteLoss, match="at step 4"):
         list(run(weight, micro_loss, spec_with(learning_rate=0.1, optimizer=kind), steps=20))
@@ -96,10 +97,10 @@ def test_in_half_precision_a_gradient_that_overflows_costs_a_step(weight: nn.Par
     trainee = enrol({"weight": weight}, spec_with(learning_rate=0.1), torch.float16)
     kept: list[Tensor] = []
 
-    def micro_loss(step: int, micro: int) -> Tensor:
+    def micro_loss(step: int, micro: int) -> Loss:
         kept.append(weight.detach().clone())
         # the gradient passes through half precision, where 65504 is the largest number
-        return (weight.half() * (100 if step == 2 else 0.01)).float().sum()
+        return Loss((weight.half() * (100 if step == 2 else 0.01)).float().sum())
 
     list(loop.run(trainee, micro_loss, spec_with(learning_rate=0.1), steps=4))
     kept.append(weight.detach())
@@ -112,21 +113,22 @@ def test_the_device_is_read_every_few_steps_only(
     weight: nn.Parameter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reads: list[int] = []
-    item = Tensor.item
+    for name in ("item", "tolist"):
+        read = getattr(Tensor, name)
 
-    def counting(self: Tensor) -> float:
-        reads.append(1)
-        return item(self)
+        def counting(self: Tensor, read: Callable[[Tensor], object] = read) -> object:
+            reads.append(1)
+            return read(self)
 
-    monkeypatch.setattr(Tensor, "item", counting)
-    reports = list(run(weight, lambda *_: weight.square().sum(), spec_with(), steps=25))
+        monkeypatch.setattr(Tensor, name, counting)
+    reports = list(run(weight, lambda *_: Loss(weight.square().sum()), spec_with(), steps=25))
     assert [report.step for report in reports if report.loss is not None] == [10, 20, 25]
     assert len(reads) == 2 * 3
 
 
 def test_losses_that_are_read_are_means_since_the_last(weight: nn.Parameter) -> None:
     losses = iter(range(1, 16))
-    taken = run(weight, lambda *_: weight.sum() * 0 + next(losses), spec_with(), steps=15)
+    taken = run(weight, lambda *_: Loss(weight.sum() * 0 + next(losses)), spec_with(), steps=15)
     assert [report.loss for report in taken if report.loss is not None] == [5.5, 13.0]
 
 
@@ -146,7 +148,7 @@ def test_learning_rates() -> None:
 
 
 def test_each_report_says_the_rate_that_its_step_used(weight: nn.Parameter) -> None:
-    taken = run(weight, lambda *_: weight.sum(), spec_with(warmup_steps=4), steps=4)
+    taken = run(weight, lambda *_: Loss(weight.sum()), spec_with(warmup_steps=4), steps=4)
     assert [report.learning_rate for report in taken] == pytest.approx(
         [0.25e-4, 0.5e-4, 0.75e-4, 1e-4]
     )
