@@ -13,7 +13,7 @@ from core.errors import ServiceError
 
 app = typer.Typer(
     name="stillroom",
-    help="Fine-tunes and runs SSD-1B and its SDXL family on your own machines.",
+    help="Fine-tunes, distils and runs SSD-1B and its SDXL family on your own machines.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,11 +28,14 @@ app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(datasets.app, name="dataset")
 app.command("fine-tune")(jobs.fine_tune)
+app.command()(jobs.distill)
 app.command()(jobs.train)
 app.command()(jobs.generate)
 app.command()(jobs.extend)
 app.add_typer(jobs.app, name="jobs")
 app.command()(jobs.watch)
+app.command()(jobs.pause)
+app.command()(jobs.resume)
 app.command()(jobs.cancel)
 app.command()(download.download)
 

@@ -143,6 +143,9 @@ class Client:
     def fine_tune(self, spec: Mapping[str, Any], **about: Any) -> Job:
         return self.submit("fine_tune", spec, **about)
 
+    def distill(self, spec: Mapping[str, Any], **about: Any) -> Job:
+        return self.submit("distill", spec, **about)
+
     def generate(self, spec: Mapping[str, Any], **about: Any) -> Job:
         return self.submit("generate", spec, **about)
 
@@ -165,8 +168,14 @@ class Client:
     def cancel(self, job_id: str) -> Job:
         return cast(Job, self._post(_path("/v1/jobs", job_id, "cancel")))
 
+    def pause(self, job_id: str) -> Job:
+        return cast(Job, self._post(_path("/v1/jobs", job_id, "pause")))
+
+    def resume(self, job_id: str) -> Job:
+        return cast(Job, self._post(_path("/v1/jobs", job_id, "resume")))
+
     def extend(self, job_id: str, steps: int) -> Job:
-        """A new job that goes on where a finished fine-tune ended, for so many steps more."""
+        """A new job that goes on where a finished training ended, for so many steps more."""
         return cast(Job, self._post(_path("/v1/jobs", job_id, "extend"), {"steps": steps}))
 
     def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
@@ -177,6 +186,10 @@ class Client:
             if len(page) < PAGE:
                 return
             after = page[-1]["seq"]
+
+    def metrics(self, job_id: str) -> dict[str, Any]:
+        """A training's losses and their parts, as lists by step."""
+        return self._get(_path("/v1/jobs", job_id, "metrics"))
 
     def watch(self, job_id: str) -> Iterator[tuple[Job, list[Event]]]:
         """The job as it is, with its new events, again and again until it has ended.
@@ -221,23 +234,31 @@ class Client:
         return cast(Artifact, self._get(_path("/v1/artifacts", artifact_id)))
 
     def download(self, artifact: str | Artifact, path: Path) -> Path:
-        """Puts an artifact at ``path``: whole and with the hash of its row, or not at all."""
+        """Puts an artifact's file at ``path``, or all its files into that folder: each whole and
+        with the hash of its row, or not at all."""
         row = self.artifact(artifact) if isinstance(artifact, str) else artifact
+        if not is_folder(row):
+            self._fetch(_path("/v1/artifacts", row["id"], "content"), path, row["sha256"])
+            return path
+        for file in row["files"]:
+            # names are text of somebody's: never a way out of the folder
+            place = path / Path(file["path"]).name
+            url = _path("/v1/artifacts", row["id"], "files", quote(file["path"]))
+            self._fetch(url, place, file["sha256"])
+        return path
+
+    def _fetch(self, url: str, path: Path, sha256: str) -> None:
         digest = hashlib.sha256()
         with replacing(path) as aside:
-            with (
-                aside.open("wb") as file,
-                self._stream(_path("/v1/artifacts", row["id"], "content")) as chunks,
-            ):
+            with aside.open("wb") as file, self._stream(url) as chunks:
                 for chunk in chunks:
                     digest.update(chunk)
                     file.write(chunk)
-            if digest.hexdigest() != row["sha256"]:
+            if digest.hexdigest() != sha256:
                 raise DamagedDownload(
-                    f"{row['name']} arrived damaged: its SHA-256 is {digest.hexdigest()}, "
-                    f"the server says {row['sha256']}. Nothing was kept; try again."
+                    f"{path.name} arrived damaged: its SHA-256 is {digest.hexdigest()}, "
+                    f"the server says {sha256}. Nothing was kept; try again."
                 )
-        return path
 
     # The rest
 
@@ -319,6 +340,11 @@ class Client:
             raise NoAnswer(f"The server at {self.url} does not answer in time.") from error
         except httpx.TransportError as error:
             raise NoAnswer(f"The connection to {self.url} broke: {error}.") from error
+
+
+def is_folder(artifact: Artifact) -> bool:
+    """Whether it is files in a folder, such as ``unet``, and not one file."""
+    return any("/" in file["path"] for file in artifact["files"])
 
 
 def _path(collection: str, name: str, *rest: str) -> str:

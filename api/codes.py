@@ -30,6 +30,7 @@ CODES: dict[str, str] = {
     "layout_mismatch": "A LoRA does not fit the base model.",
     "does_not_fit": "No device here has the memory that the job takes.",
     "not_a_lora": "The artifact is of another kind.",
+    "not_a_unet": "The artifact is of another kind.",
     # 429 to 503
     "too_many": "Too much at once; `Retry-After` says when to come back.",
     "too_many_queued": "Too many of your jobs are waiting.",

@@ -22,7 +22,7 @@ from core.db.models import Artifact, Dataset, Event, Image, Job, Key
 from core.jobs.forecast import Forecast
 from core.jobs.rates import Basis
 from core.owners.service import Scope
-from core.specs import SPECS, NotYet
+from core.specs import SPECS, Kind, NotYet
 
 Row = TypeVar("Row")
 MAX_KEYS = 200
@@ -180,7 +180,7 @@ class UploadRead(BaseModel):
 
 
 class JobCreate(Sent):
-    kind: Literal["fine_tune", "generate"]
+    kind: Kind
     spec: SpecDocument
     name: Name | None = None
     priority: int = Field(0, ge=-100, le=100, description="Higher first. Above 0 needs admin.")
@@ -298,6 +298,16 @@ class EventRead(BaseModel):
     @classmethod
     def of(cls, event: Event) -> "EventRead":
         return cls.model_validate(event)
+
+
+class MetricsRead(BaseModel):
+    """Each list has an entry a step that was read; so has each of ``terms``."""
+
+    step: list[int]
+    loss: list[float]
+    learning_rate: list[float | None]
+    seconds_per_step: list[float | None]
+    terms: dict[str, list[float | None]] = Field(description="Parts of the loss by name.")
 
 
 class EventsRead(BaseModel):

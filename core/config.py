@@ -106,6 +106,11 @@ class Settings(BaseSettings):
         return self.root / "cache"
 
     @property
+    def unets_path(self) -> Path:
+        """UNets of artifacts that are used as bases: lost without loss."""
+        return self.root / "unets"
+
+    @property
     def run_path(self) -> Path:
         """Locks of the processes that live now."""
         return self.root / "run"
@@ -116,8 +121,8 @@ class Settings(BaseSettings):
 
     def prepare(self) -> None:
         """Makes the home and its rooms, readable by this user alone."""
-        rooms = (self.scratch_path, self.models_path, self.cache_path, self.run_path)
-        for folder in (self.root, *rooms):
+        caches = (self.models_path, self.cache_path, self.unets_path)
+        for folder in (self.root, self.scratch_path, *caches, self.run_path):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.root.stat().st_uid == os.geteuid():
             self.root.chmod(0o700)  # it may have been there before, open to others

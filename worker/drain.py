@@ -4,9 +4,10 @@ import logging
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from core.db.models import Job, Worker
 from core.errors import ServiceError, Unavailable
 from core.jobs.attempt import LeaseLost
 from core.jobs.claim import claim, is_claimable
+from core.jobs.states import Wish
 from core.log import bind
 from worker import inputs
 from worker.frames import (
@@ -58,7 +60,7 @@ class Drain:
         self._stopping = threading.Event()
         self._one = threading.Lock()
         self._current: str | None = None
-        self._cancelled: str | None = None
+        self._wish: Wish | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -75,11 +77,12 @@ class Drain:
         finally:
             self._one.release()
 
-    def cancel(self, job_ids: frozenset[str]) -> None:
+    def heed(self, wishes: Mapping[str, Wish]) -> None:
         """Passes a client's wish on, if it concerns the job that runs here."""
-        if self._current in job_ids:
-            self._cancelled = self._current
-            self.link.stop(save=False)
+        wish = wishes.get(self._current or "")
+        if wish:
+            self._wish = wish
+            self.link.stop(save=wish == "pause")
 
     def stop(self) -> None:
         """No further claim; the job that runs goes back to the queue at its next step."""
@@ -128,7 +131,7 @@ class Drain:
             detail = "The job met an error of Stillroom's own. The worker's log names it."
             self._end(record, partial(record.fail, "internal_error", detail))
         finally:
-            self._current = self._cancelled = None
+            self._current = self._wish = None
 
     def _run(self, job: Job, record: Record, folder: Path) -> None:
         self._patiently(record.begin)
@@ -160,26 +163,26 @@ class Drain:
     def _note(self, word: Word, record: Record, begun: bool) -> None:
         match word:
             case Begun():
-                self._stop_what_was_asked_to(record.job.id)
+                self._stop_what_was_asked_to()
             case Report():
                 with suppress(Unavailable):  # the next one says as much
                     record.progress(word)
-                if record.cancel_requested:
-                    self.cancel(frozenset({record.job.id}))
+                if record.wish:
+                    self.heed({record.job.id: record.wish})
             case Picture():
-                file = self._patiently(partial(record.put, Path(word.path)))
-                self._patiently(partial(record.picture, word, file))
+                files = self._patiently(partial(record.put, Path(word.path)))
+                self._patiently(partial(record.picture, word, files))
             case Snapshot():
-                file = self._patiently(partial(record.put, Path(word.path)))
-                self._patiently(partial(record.snapshot, word.step, file))
+                files = self._patiently(partial(record.put, Path(word.path)))
+                self._patiently(partial(record.snapshot, word.step, files))
             case Checkpoint():
                 self._keep(word, record)
             case Done():
-                files = {
+                made = {
                     role: self._patiently(partial(record.put, Path(path)))
                     for role, path in word.outputs.items()
                 }
-                self._end(record, partial(record.succeed, files))
+                self._end(record, partial(record.succeed, made))
             case Note():
                 self._patiently(partial(record.note, word.text))
             case Failed(next_rung=int(rung)):
@@ -201,18 +204,21 @@ class Drain:
             folder.rename(ours)
         except FileNotFoundError:
             return  # the runner has made two newer ones meanwhile
-        files = [self._patiently(partial(record.put, path)) for path in sorted(ours.iterdir())]
+        parts = [self._patiently(partial(record.put, path)) for path in sorted(ours.iterdir())]
+        files = list(chain.from_iterable(parts))
         self._patiently(partial(record.checkpoint, word.step, files))
         shutil.rmtree(ours)
 
-    def _stop_what_was_asked_to(self, job_id: str) -> None:
-        """A cancel or a signal that came before the runner had the job found nothing to stop."""
-        if self._stopping.is_set() or self._cancelled == job_id:
-            self.link.stop(save=self._cancelled != job_id)
+    def _stop_what_was_asked_to(self) -> None:
+        """A wish or a signal that came before the runner had the job found nothing to stop."""
+        if self._stopping.is_set() or self._wish:
+            self.link.stop(save=self._wish != "cancel")
 
     def _record_stop(self, record: Record) -> None:
-        if self._cancelled == record.job.id:
+        if self._wish == "cancel":
             record.cancel()
+        elif self._wish == "pause":
+            record.give_back("pause_requested")
         else:
             record.give_back("worker_stopped" if self._stopping.is_set() else "worker_silent")
 

@@ -18,10 +18,14 @@ class Frame(BaseModel):
 
 
 class BaseFolder(Frame):
+    """``id`` is the base's, or that of the artifact whose UNet stands in for the base's own."""
+
     id: str
     folder: str
     embedded: bool
     """The package's own."""
+    unet: str | None = None
+    """The artifact's folder."""
 
 
 class PictureFile(Frame):
@@ -47,8 +51,10 @@ class Run(Frame):
     base: BaseFolder
     pictures: list[PictureFile] = []
     loras: list[LoraFile] = []
-    init_from: str | None = None
-    """A LoRA to begin with."""
+    start: str | None = None
+    """What to begin with: a LoRA's file, or a UNet's folder."""
+    start_base: BaseFolder | None = None
+    """Or the base whose UNet it is."""
     checkpoints: list[str] = []
     """Folders of this job to go on from, the newest first."""
     first_rung: int = 0
@@ -104,6 +110,8 @@ class Report(Frame):
     steps: int
     message: str
     loss: float | None = None
+    terms: dict[str, float] | None = None
+    """Of the loss."""
     learning_rate: float | None = None
     seconds_per_step: float | None = None
 
@@ -120,7 +128,7 @@ class Picture(Frame):
 
 
 class Snapshot(Frame):
-    """A LoRA of a training as it was after ``step``."""
+    """What a training has made by ``step``: a file or a folder."""
 
     type: Literal["snapshot"] = "snapshot"
     step: int
@@ -136,7 +144,7 @@ class Checkpoint(Frame):
 
 
 class Done(Frame):
-    """Ended well. ``outputs`` are files by role."""
+    """Ended well. ``outputs`` are files and folders by role."""
 
     type: Literal["done"] = "done"
     outputs: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,8 +13,8 @@ from core.diffusion.identity import device_name
 from core.errors import Interrupted
 from core.inference import engine
 from core.nano import student
-from core.specs import FineTuneSpec, GenerateSpec, Precision
-from core.training import fine_tune, memory
+from core.specs import SPECS, DistillSpec, FineTuneSpec, GenerateSpec, Precision
+from core.training import distill, fine_tune, memory
 from core.training.cache import Cache
 from core.training.data import Source
 from core.training.precision import base_dtype
@@ -47,26 +48,29 @@ class Bench:
 
     def words(self, run: Run) -> Generator[Word]:
         """What the job's recipe reports, and ``Done`` at last. May be closed between any two."""
-        if run.kind == "fine_tune":
-            yield from self._fine_tune(run, FineTuneSpec.model_validate(run.spec))
-        else:
-            yield from self._generate(run, GenerateSpec.model_validate(run.spec))
-
-    def _fine_tune(self, run: Run, spec: FineTuneSpec) -> Generator[Word]:
+        spec = SPECS[run.kind].model_validate(run.spec)
         yield Report(step=0, steps=1, message="loading the base model")
         base = self._load(run.base, spec.precision)
+        if isinstance(spec, GenerateSpec):
+            yield from self._generate(run, spec, base)
+        else:
+            yield from self._train(run, spec, base)
+
+    def _train(
+        self, run: Run, spec: FineTuneSpec | DistillSpec, base: Components
+    ) -> Generator[Word]:
         sources = [Source(Path(picture.path), picture.caption) for picture in run.pictures]
         out = Path(run.out)
-        cache = Cache(Path(run.cache), links=out / "links")
-        training = fine_tune.train(
-            spec,
-            base,
-            sources,
-            out,
-            cache=cache,
-            init_from=Path(run.init_from) if run.init_from else None,
-            checkpoints=[Path(path) for path in run.checkpoints],
-            first_rung=run.first_rung,
+        how: dict[str, Any] = {
+            "cache": Cache(Path(run.cache), links=out / "links"),
+            "start": _start(run),
+            "checkpoints": [Path(path) for path in run.checkpoints],
+            "first_rung": run.first_rung,
+        }
+        training = (
+            distill.train(spec, base, sources, out, **how)
+            if isinstance(spec, DistillSpec)
+            else fine_tune.train(spec, base, sources, out, **how)
         )
         for report in training:
             try:
@@ -76,9 +80,7 @@ class Bench:
                 raise
         yield Done(outputs={role: str(path) for role, path in report.outputs.items()})
 
-    def _generate(self, run: Run, spec: GenerateSpec) -> Generator[Word]:
-        yield Report(step=0, steps=1, message="loading the base model")
-        base = self._load(run.base, spec.precision)
+    def _generate(self, run: Run, spec: GenerateSpec, base: Components) -> Generator[Word]:
         loras = [(Path(lora.path), lora.weight) for lora in run.loras]
         for report in engine.generate(spec, base, loras, Path(run.out)):
             yield Report(
@@ -103,12 +105,29 @@ class Bench:
         # step takes 0.17 s with two and 0.13 s with one
         torch.set_num_threads(1 if base.embedded else self._threads)
         self._resident = None  # first out, then in: two may not fit
-        folder = Path(base.folder)
-        if base.id == "nano-ssd-1b" and base.embedded:
-            student.build(bases.NANO_SDXL, folder)
-        loaded = components.load(folder, device=self.device, dtype=dtype)
+        loaded = components.load(
+            _made(base),
+            device=self.device,
+            dtype=dtype,
+            unet_folder=Path(base.unet) if base.unet else None,
+        )
         self._resident = (base.id, dtype, loaded)
         return loaded
+
+
+def _made(base: BaseFolder) -> Path:
+    """The base's folder, made if it is one that is made here."""
+    folder = Path(base.folder)
+    if folder.name == "nano-ssd-1b" and base.embedded:
+        student.build(bases.NANO_SDXL, folder)
+    return folder
+
+
+def _start(run: Run) -> Path | None:
+    """What a training begins with."""
+    if run.start_base:
+        return Path(run.start_base.unet or _made(run.start_base) / "unet")
+    return Path(run.start) if run.start else None
 
 
 def _training_words(report: StepReport) -> Generator[Word]:
@@ -126,6 +145,7 @@ def _training_words(report: StepReport) -> Generator[Word]:
         steps=report.steps,
         message=report.message,
         loss=report.loss,
+        terms=dict(report.terms) or None,
         learning_rate=report.learning_rate,
         seconds_per_step=report.seconds_per_step,
     )

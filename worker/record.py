@@ -14,7 +14,6 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from core import bases
 from core.artifacts import service as artifacts
 from core.artifacts.service import StoredFile
 from core.artifacts.store import Store
@@ -23,11 +22,14 @@ from core.db.engine import Database
 from core.db.models import Job
 from core.files.digest import sha256_of
 from core.ids import new_id
-from core.jobs import rates
+from core.jobs import pipelines, rates
 from core.jobs.admission import parse
 from core.jobs.attempt import Attempt
 from core.jobs.service import progress_of
+from core.jobs.states import Wish
 from core.jobs.transition import EventType
+from core.specs import DistillSpec, FineTuneSpec
+from core.workers import service as workers
 from worker.frames import Picture, Report
 
 log = logging.getLogger(__name__)
@@ -35,8 +37,15 @@ log = logging.getLogger(__name__)
 PROGRESS_SECONDS = 1.0
 """Between two progress rows of a job."""
 
-_FORMATS = {".safetensors": "peft", ".json": "json", ".png": "png"}
-_KOHYA = "lora_kohya"
+_OUTPUTS = {
+    "lora": ("lora", "peft"),
+    "lora_kohya": ("lora", "kohya"),
+    "unet": ("unet", "diffusers"),
+    "checkpoint": ("unet", "original"),
+    "report": ("report", "json"),
+}
+"""Kind and format of what a training leaves, by role."""
+_SNAPSHOTS = {"fine_tune": _OUTPUTS["lora"], "distill": _OUTPUTS["unet"]}
 
 
 class Record:
@@ -58,7 +67,7 @@ class Record:
         self.database = database
         self.store = store
         self.settings = settings
-        self.cancel_requested = False
+        self.wish: Wish | None = None
         self._begun_at = time.monotonic()
         self._told_at = float("-inf")
         self._unsaid: dict[str, Any] = {}
@@ -119,36 +128,44 @@ class Record:
         with self.database.write() as session:
             self.attempt.tell(session, "log", {"message": text})
 
-    def put(self, path: Path) -> StoredFile:
-        """The file in the store, under a key of its own; no row names it yet."""
-        key = f"{self._folder(self.job.attempt)}/{new_id('art')}/{path.name}"
-        self.store.put_file(key, path)
-        return StoredFile(path.name, path.stat().st_size, sha256_of(path), key)
+    def put(self, path: Path) -> list[StoredFile]:
+        """The file, or every file of the folder, in the store, under keys of their own; no row
+        names them yet. A folder's begin with its name."""
+        below = sorted(path.iterdir()) if path.is_dir() else [path]
+        folder = f"{self._folder(self.job.attempt)}/{new_id('art')}"
+        files = []
+        for file in below:
+            inside = str(file.relative_to(path.parent))
+            self.store.put_file(f"{folder}/{inside}", file)
+            size, digest = file.stat().st_size, sha256_of(file)
+            files.append(StoredFile(inside, size, digest, f"{folder}/{inside}"))
+        return files
 
-    def picture(self, picture: Picture, file: StoredFile) -> None:
+    def picture(self, picture: Picture, files: Sequence[StoredFile]) -> None:
         facts = picture.model_dump(include={"prompt", "seed", "step"}, exclude_none=True)
         event: EventType = "sample" if picture.role == "sample" else "artifact"
         with self.database.write() as session:
-            artifact_id = self._add(session, "image", picture.role, file, facts)
+            artifact_id = self._add(session, ("image", "png"), picture.role, files, facts)
             self.attempt.tell(session, event, {"artifact": artifact_id, **facts})
         self._pictures.append(artifact_id)
 
-    def snapshot(self, step: int, file: StoredFile) -> None:
-        """A LoRA on the way."""
-        facts = self._facts_of("lora") | {"step": step}
+    def snapshot(self, step: int, files: Sequence[StoredFile]) -> None:
+        """What a training has made on the way."""
+        kind = _SNAPSHOTS[self.job.kind]
         with self.database.write() as session:
-            artifact_id = self._add(session, "lora", "snapshot", file, facts)
+            facts = self._facts_of(kind[0]) | {"step": step}
+            artifact_id = self._add(session, kind, "snapshot", files, facts)
             self.attempt.tell(session, "artifact", {"artifact": artifact_id, "role": "snapshot"})
         self._snapshots.append(artifact_id)
 
-    def succeed(self, files: Mapping[str, StoredFile]) -> None:
+    def succeed(self, files: Mapping[str, Sequence[StoredFile]]) -> None:
         """``files`` are the outputs by role."""
         with self.database.write() as session:
             self._tell_progress(session)
             made = {}
-            for role, file in files.items():
-                kind = "lora" if role == _KOHYA else role
-                made[role] = self._add(session, kind, role, file, self._facts_of(kind))
+            for role, stored in files.items():
+                kind = _OUTPUTS[role]
+                made[role] = self._add(session, kind, role, stored, self._facts_of(kind[0]))
                 self.attempt.tell(session, "artifact", {"artifact": made[role], "role": role})
             self._remember_rate(session)
             self.attempt.succeed(session, self._result(made), self.device_seconds)
@@ -226,10 +243,10 @@ class Record:
             report.step, report.steps, message=report.message, eta_seconds=_eta_seconds(report)
         )
         figures = report.model_dump(
-            include={"loss", "learning_rate", "seconds_per_step"}, exclude_none=True
+            include={"loss", "terms", "learning_rate", "seconds_per_step"}, exclude_none=True
         )
         job = self.attempt.tell(session, "progress", progress | figures, progress=progress)
-        self.cancel_requested = job.cancel_requested
+        self.wish = workers.wish(job.cancel_requested, job.pause_requested)
 
     def _folder(self, attempt: int) -> str:
         return f"jobs/{self.job.id}/{attempt}"
@@ -237,37 +254,46 @@ class Record:
     def _add(
         self,
         session: Session,
-        kind: str,
+        kind: tuple[str, str],
         role: str,
-        file: StoredFile,
+        files: Sequence[StoredFile],
         facts: dict[str, Any],
     ) -> str:
-        base = bases.find(self.job.spec["base"])
+        """``kind`` with its format."""
+        base, layout = self._origin(session, kind[0])
         artifact = artifacts.record(
             session,
             owner=self.job.owner,
             job_id=self.job.id,
-            kind=kind,
+            kind=kind[0],
             role=role,
-            name=file.path,
-            format="kohya" if role == _KOHYA else _FORMATS[Path(file.path).suffix],
-            files=[file],
-            base=base.id,
-            layout=base.layout.id,
+            name=files[0].path.partition("/")[0],
+            format=kind[1],
+            files=files,
+            base=base,
+            layout=layout,
             facts=facts,
         )
         return artifact.id
 
+    def _origin(self, session: Session, kind: str) -> tuple[str, str]:
+        """The base that an artifact belongs to, and its layout: of a student its own, of the base
+        that lends it the rest."""
+        spec = parse(self.job.kind, self.job.spec)
+        if isinstance(spec, DistillSpec) and kind == "unet":
+            return self.job.base, spec.student.layout
+        base = pipelines.find(session, self.job.owner, spec.base)
+        return base.id, base.layout.id
+
     def _facts_of(self, kind: str) -> dict[str, Any]:
-        if kind != "lora":
-            return {}
-        spec = self.job.spec
-        return {
-            "rank": spec["lora"]["rank"],
-            "alpha": spec["lora"]["alpha"],
-            "instance_prompt": spec["instance_prompt"],
-            "trigger": spec["trigger"],
-        }
+        spec = parse(self.job.kind, self.job.spec)
+        if kind == "lora" and isinstance(spec, FineTuneSpec):
+            told = spec.model_dump(include={"instance_prompt", "trigger"})
+            return {"rank": spec.lora.rank, "alpha": spec.lora.alpha, **told}
+        if kind == "unet" and isinstance(spec, DistillSpec):
+            begun = {"layers": spec.student.layers} if spec.start is None else {}
+            return {"teacher": spec.teacher, "start": spec.start, **begun}
+        return {}
 
 
 def _eta_seconds(report: Report) -> float | None:

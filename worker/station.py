@@ -100,17 +100,17 @@ class Station:
             log.error("this worker was given up for dead: ending, to begin afresh")
             os._exit(1)  # the runner and the locks go with us; the supervisor starts another
         self.link.send(GoOn(seconds=FENCE_SHARE * self.settings.lease_seconds))
-        self.drain.cancel(answer.cancelled_job_ids)
+        self.drain.heed(answer.wishes)
 
     def _look(self) -> None:
         """Somebody wrote to the database, or a while has passed."""
         try:
             has_work = not self.drain.is_busy and self.drain.has_work()
             with self.database.read() as session:
-                cancelled = workers.cancelled_jobs(session, self.worker_id)
+                wishes = workers.wishes(session, self.worker_id)
         except Unavailable:
             return
-        self.drain.cancel(cancelled)
+        self.drain.heed(wishes)
         if has_work and self.link.ready.is_set():
             self.ring()
 

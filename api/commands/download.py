@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from api.answers import Artifact
-from api.client import Client, ClientError
+from api.client import Client, ClientError, is_folder
 from api.commands.connection import Home, Url, connect
 from api.commands.terminal import bytes_text, line, say, short
 from core.files.digest import sha256_of
@@ -55,8 +55,16 @@ def _fetch(client: Client, artifact: Artifact, folder: Path, name: str) -> None:
     if not path.exists():
         client.download(artifact, path)
         say(f"{artifact['role']}, {bytes_text(artifact['bytes'])}")
-    elif sha256_of(path) != artifact["sha256"]:
+    elif not _is_there(artifact, path):
         raise ClientError(
-            f"{short(path)} is another file already; move it, or give another folder with --to."
+            f"{short(path)} is something else already; move it, or give another folder with --to."
         )
     line(short(path))
+
+
+def _is_there(artifact: Artifact, path: Path) -> bool:
+    """Whether all of it lies at ``path``, as it was made."""
+    places = {path / Path(file["path"]).name: file["sha256"] for file in artifact["files"]}
+    if not is_folder(artifact):
+        places = {path: artifact["sha256"]}
+    return all(place.is_file() and sha256_of(place) == digest for place, digest in places.items())

@@ -1,4 +1,4 @@
-"""`fine-tune`, `train`, `generate`, `extend`, `jobs`, `watch`, `cancel`: work for the devices."""
+"""`fine-tune`, `distill`, `train`, `generate`, `jobs` and what is done to one: work for devices."""
 
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,16 @@ from api.commands.download import download_all
 from api.commands.follow import follow
 from api.commands.mirror import given, takes
 from api.commands.terminal import bytes_text, facts, line, say, seconds_text, table
-from core.specs import FineTuneSpec, GenerateSpec, LoraSpec, PriorSpec, SampleSpec
+from core.specs import (
+    DistillSpec,
+    FineTuneSpec,
+    GenerateSpec,
+    LoraSpec,
+    LossSpec,
+    PriorSpec,
+    SampleSpec,
+    StudentSpec,
+)
 
 EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 2, "expired": 3}
 
@@ -54,6 +63,33 @@ def fine_tune(
         if dry_run:
             return _tell(client.rehearse("fine_tune", spec))
         job = client.fine_tune(spec, **_about(name, priority, label))
+        _announce(client, job, watch)
+
+
+@takes(
+    DistillSpec,
+    inside={
+        "student": ("student_", StudentSpec),
+        "loss": ("loss_", LossSpec),
+        "sample": ("sample_", SampleSpec),
+    },
+    called={"sample_prompts": "sample_prompt", "student_layers": "student_layer"},
+)
+def distill(
+    spec: dict[str, Any],
+    name: Name = None,
+    priority: Priority = None,
+    label: Labels = None,
+    dry_run: DryRun = False,
+    watch: Watch = False,
+    url: Url = None,
+    home: Home = None,
+) -> None:
+    """Train a smaller UNet to answer as its teacher does; the job's id is printed."""
+    with connect(url, home) as client:
+        if dry_run:
+            return _tell(client.rehearse("distill", spec))
+        job = client.distill(spec, **_about(name, priority, label))
         _announce(client, job, watch)
 
 
@@ -118,7 +154,7 @@ def train(
 ) -> None:
     """Train as a recipe says; the job's id is printed."""
     kind, spec = recipes.read(recipe)
-    spec |= given(dataset=dataset, base=base)
+    spec |= given(dataset=dataset, **{"teacher" if kind == "distill" else "base": base})
     for text in change or []:
         recipes.change(spec, text)
     with connect(url, home) as client:
@@ -135,7 +171,7 @@ def extend(
     url: Url = None,
     home: Home = None,
 ) -> None:
-    """Go on with a finished fine-tune in a new job, whose id is printed."""
+    """Go on with a finished training in a new job, whose id is printed."""
     with connect(url, home) as client:
         _announce(client, client.extend(job_id, steps), watch)
 
@@ -202,7 +238,7 @@ def _announce(client: Client, job: Job, stay: bool, to: Path | None = None) -> N
 @app.callback()
 def list_jobs(
     context: typer.Context,
-    kind: Annotated[str | None, typer.Option(help="fine_tune or generate.")] = None,
+    kind: Annotated[str | None, typer.Option(help="fine_tune, distill or generate.")] = None,
     state: Annotated[str | None, typer.Option(help="queued, running, succeeded, ...")] = None,
     limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 50,
     url: Url = None,
@@ -296,3 +332,19 @@ def cancel(job_id: JobId, url: Url = None, home: Home = None) -> None:
         job = client.cancel(job_id)
     ended = job["state"] == "cancelled"
     say(f"{job_id} {'is cancelled' if ended else 'ends after its present step'}.")
+
+
+def pause(job_id: JobId, url: Url = None, home: Home = None) -> None:
+    """Take a job out of the queue: at once where it waits, saved after the present step where it
+    runs."""
+    with connect(url, home) as client:
+        job = client.pause(job_id)
+    now = "is paused" if job["state"] == "paused" else "pauses after its present step"
+    say(f"{job_id} {now}; `stillroom resume {job_id}` lets it go on.")
+
+
+def resume(job_id: JobId, url: Url = None, home: Home = None) -> None:
+    """Let a paused job go on from where it was saved."""
+    with connect(url, home) as client:
+        job = client.resume(job_id)
+    say(f"{job_id} is {job['state']}.")

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
-from types import NoneType, UnionType
+from types import GenericAlias, NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
@@ -123,4 +123,4 @@ def _kind(annotation: Any) -> Any:
     if origin in (Union, UnionType):
         kinds = [_kind(each) for each in arguments if each is not NoneType]
         return bool if bool in kinds else kinds[0]
-    return list[str] if origin is list else annotation
+    return GenericAlias(list, _kind(arguments[0])) if origin is list else annotation

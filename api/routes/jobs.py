@@ -25,10 +25,12 @@ from api.schemas import (
     ForecastRead,
     JobCreate,
     JobRead,
+    MetricsRead,
     Page,
 )
 from core.artifacts import service as artifacts
 from core.errors import InsufficientScope, NotAcceptable, Problem, Unprocessable
+from core.jobs import metrics
 from core.jobs import service as jobs
 from core.jobs.admission import parse
 from core.jobs.states import State
@@ -123,6 +125,24 @@ def cancel_job(job_id: str, caller: WriterDep, database: DatabaseDep) -> JobRead
         return JobRead.of(job, jobs.queue_positions(session, [job]).get(job.id))
 
 
+@router.post("/{job_id}/pause", status_code=202)
+def pause_job(job_id: str, caller: WriterDep, database: DatabaseDep) -> JobRead:
+    """Out of the queue at once while it waits; at its next step, saved, while it runs. Repeating is
+    harmless."""
+    with database.write() as session:
+        return JobRead.of(jobs.pause(session, caller.owner, job_id), None)
+
+
+@router.post("/{job_id}/resume", status_code=202)
+def resume_job(job_id: str, caller: WriterDep, database: DatabaseDep, bell: BellDep) -> JobRead:
+    """Back into the queue, to go on from where it was saved. Repeating is harmless."""
+    with database.write() as session:
+        job = jobs.resume(session, caller.owner, job_id)
+        read = JobRead.of(job, jobs.queue_positions(session, [job]).get(job.id))
+    bell.ring()
+    return read
+
+
 @router.post("/{job_id}/extend", status_code=201)
 def extend_job(
     job_id: str,
@@ -162,6 +182,14 @@ def list_events(
         items=[EventRead.of(event) for event in events],
         next_after=events[-1].seq if events else after,
     )
+
+
+@router.get("/{job_id}/metrics")
+def read_metrics(job_id: str, caller: ReaderDep, database: DatabaseDep) -> MetricsRead:
+    """A training's losses and their parts, step by step."""
+    with database.read() as session:
+        jobs.get(session, caller.owner, job_id)
+        return MetricsRead(**vars(metrics.of(session, job_id)))
 
 
 @router.get("/{job_id}/artifacts")

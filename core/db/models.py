@@ -112,7 +112,10 @@ class Job(Base):
     kind: Mapped[str] = mapped_column(String(20))
     state: Mapped[str] = mapped_column(String(20))
     base: Mapped[str]
-    """Of the spec, beside it: only a worker that has this base may take the job."""
+    """The base model that lends all but perhaps the UNet: only a worker that has it may take the
+    job."""
+    also_base: Mapped[str | None]
+    """Another one that it needs: what a student begins with."""
     name: Mapped[str | None]
     spec: Mapped[dict[str, Any]]
     labels: Mapped[dict[str, Any]]
@@ -127,6 +130,7 @@ class Job(Base):
     beat: Mapped[int] = mapped_column(default=0)
     """Raised by the worker that lives. Only whether it moves is looked at, never a clock."""
     cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
+    pause_requested: Mapped[bool] = mapped_column(Boolean, default=False)
     parent: Mapped[str | None] = mapped_column(String(40))
     """The job that this one goes on from."""
     checkpoints: Mapped[list[Any]] = mapped_column(default=list)

@@ -2,21 +2,33 @@
 
 import secrets
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from core import bases
 from core.artifacts import service as artifacts
-from core.bases import BaseModel
 from core.config import Settings
 from core.datasets import service as datasets
 from core.db.models import Artifact, Job
-from core.errors import LayoutMismatch, TooMany, Unprocessable
+from core.errors import LayoutMismatch, NotFound, TooMany, Unprocessable
+from core.jobs import pipelines
+from core.jobs.pipelines import Pipeline
 from core.jobs.states import State
-from core.specs import MAX_SEED, SPECS, AnySpec, FineTuneSpec, GenerateSpec
+from core.layouts import SDXL
+from core.specs import (
+    MAX_SEED,
+    SPECS,
+    AnySpec,
+    DistillSpec,
+    FineTuneSpec,
+    GenerateSpec,
+    TrainingSpec,
+)
 from core.workers import service as workers
+
+T = TypeVar("T", bound=TrainingSpec)
 
 
 @dataclass(frozen=True)
@@ -24,13 +36,15 @@ class Admitted:
     """A spec with every default filled in, how long it is, and what it needs to stay there.
 
     ``inputs`` are ``(kind, id)`` of each dataset and artifact that the job will read; ``pictures``
-    counts those that it learns.
+    counts those that it learns. ``pipeline`` is what it draws or learns with; ``also_base`` is
+    another base model that its worker must have.
     """
 
-    kind: str
     spec: AnySpec
     steps: int
     inputs: list[tuple[str, str]]
+    pipeline: Pipeline
+    also_base: str | None = None
     pictures: int = 0
 
 
@@ -41,16 +55,18 @@ def parse(kind: str, spec: dict[str, Any]) -> AnySpec:
 
 def admit(session: Session, owner: str, spec: AnySpec) -> Admitted:
     """Checks what the spec names, fills in what depends on it, and freezes its dataset."""
-    base = _available_base(session, spec.base)
+    pipeline = _available(session, owner, spec.base)
     if isinstance(spec, FineTuneSpec):
-        return _admit_fine_tune(session, owner, spec, base)
-    return _admit_generate(session, owner, spec, base)
+        return _admit_fine_tune(session, owner, spec, pipeline)
+    if isinstance(spec, DistillSpec):
+        return _admit_distill(session, owner, spec, pipeline)
+    return _admit_generate(session, owner, spec, pipeline)
 
 
 def require_room(session: Session, owner: str, settings: Settings) -> None:
     """Raises TooMany at the cap of waiting jobs."""
     waiting = session.scalar(
-        select(func.count()).where(Job.owner == owner, Job.state == State.QUEUED)
+        select(func.count()).where(Job.owner == owner, Job.state.in_((State.QUEUED, State.PAUSED)))
     )
     if (waiting or 0) >= settings.max_queued_jobs:
         raise TooMany(
@@ -61,37 +77,85 @@ def require_room(session: Session, owner: str, settings: Settings) -> None:
         )
 
 
-def _available_base(session: Session, base_id: str) -> BaseModel:
-    base = bases.find(base_id)
+def _available(session: Session, owner: str, base_id: str) -> Pipeline:
+    pipeline = pipelines.find(session, owner, base_id)
+    base = pipeline.parts
     if base.source is not None and base.id not in workers.bases_on_workers(session):
         raise bases.not_available(base)
-    return base
+    return pipeline
 
 
-def _admit_fine_tune(session: Session, owner: str, spec: FineTuneSpec, base: BaseModel) -> Admitted:
-    dataset = datasets.get(session, owner, spec.dataset)
+def _admit_fine_tune(session: Session, owner: str, spec: FineTuneSpec, base: Pipeline) -> Admitted:
+    captioned = spec.instance_prompt is None
+    dataset, images = _take_dataset(session, owner, spec.dataset, captioned=captioned)
+    inputs = [dataset, *_unet_input(base)]
+    if spec.init_from:
+        _require_start(session, artifacts.get(session, owner, spec.init_from), spec, base)
+        inputs.append(("artifact", spec.init_from))
+    filled = _filled(spec, base, images)
+    steps = spec.count_steps(images)
+    return Admitted(filled, steps, inputs, base, pictures=images)
+
+
+def _admit_distill(session: Session, owner: str, spec: DistillSpec, teacher: Pipeline) -> Admitted:
+    if teacher.layout != SDXL:
+        raise LayoutMismatch(
+            f"`teacher` '{teacher.id}' is of layout {teacher.layout.id}: a teacher is of SDXL's, "
+            "such as sdxl or nano-sdxl."
+        )
+    dataset, images = _take_dataset(session, owner, spec.dataset, captioned=True)
+    inputs, also_base = [dataset], None
+    if spec.start:
+        start = _available(session, owner, spec.start)
+        _require_student(start, spec, teacher)
+        inputs += _unet_input(start)
+        also_base = None if start.unet else start.id
+    filled = _filled(spec, teacher, images)
+    steps = spec.count_steps(images)
+    return Admitted(filled, steps, inputs, teacher, also_base, pictures=images)
+
+
+def _take_dataset(
+    session: Session, owner: str, dataset_id: str, *, captioned: bool
+) -> tuple[tuple[str, str], int]:
+    """The dataset as an input, frozen, and how many pictures it holds."""
+    dataset = datasets.get(session, owner, dataset_id)
     datasets.freeze(session, dataset)  # before counting: nothing is added from here on
     images = datasets.require_ready(session, dataset)
-    if spec.instance_prompt is None:
+    if captioned:
         datasets.require_captions(session, dataset)
-    inputs = [("dataset", dataset.id)]
-    if spec.init_from:
-        _require_start(artifacts.get(session, owner, spec.init_from), spec, base)
-        inputs.append(("artifact", spec.init_from))
-    steps = spec.count_steps(images)
-    filled = spec.model_copy(
+    return ("dataset", dataset.id), images
+
+
+def _filled(spec: T, base: Pipeline, images: int) -> T:
+    """With what depends on base and dataset, and a seed."""
+    return spec.model_copy(
         update={
-            "steps": None if spec.epochs else steps,
+            "steps": None if spec.epochs else spec.count_steps(images),
             "resolution": spec.resolution or base.native_size,
             "seed": _seed(spec.seed),
         }
     )
-    return Admitted("fine_tune", filled, steps, inputs, pictures=images)
 
 
-def _admit_generate(session: Session, owner: str, spec: GenerateSpec, base: BaseModel) -> Admitted:
+def _unet_input(base: Pipeline) -> list[tuple[str, str]]:
+    return [("artifact", base.unet.id)] if base.unet else []
+
+
+def _require_student(start: Pipeline, spec: DistillSpec, teacher: Pipeline) -> None:
+    """That a student may begin with these weights."""
+    layout = spec.student.layout
+    if start.layout.id != layout or start.widths != teacher.widths:
+        raise LayoutMismatch(
+            f"`student.weights` '{start.id}' is of layout {start.layout.id} with widths "
+            f"{start.widths}; a student of '{teacher.id}' and layout {layout} has widths "
+            f"{teacher.widths}. Name weights of that build."
+        )
+
+
+def _admit_generate(session: Session, owner: str, spec: GenerateSpec, base: Pipeline) -> Admitted:
     for use in spec.loras:
-        _require_fitting_lora(artifacts.get(session, owner, use.artifact), base)
+        _require_fitting_lora(session, artifacts.get(session, owner, use.artifact), base)
     filled = spec.model_copy(
         update={
             "width": spec.width or base.native_size,
@@ -101,14 +165,15 @@ def _admit_generate(session: Session, owner: str, spec: GenerateSpec, base: Base
     )
     steps = len(spec.prompts) * spec.images * spec.steps
     unique = dict.fromkeys(use.artifact for use in spec.loras)
-    return Admitted(
-        "generate", filled, steps, [("artifact", artifact_id) for artifact_id in unique]
-    )
+    inputs = [("artifact", artifact_id) for artifact_id in unique]
+    return Admitted(filled, steps, inputs + _unet_input(base), base)
 
 
-def _require_start(artifact: Artifact, spec: FineTuneSpec, base: BaseModel) -> None:
+def _require_start(
+    session: Session, artifact: Artifact, spec: FineTuneSpec, base: Pipeline
+) -> None:
     """That training may begin with this LoRA."""
-    _require_fitting_lora(artifact, base)
+    _require_fitting_lora(session, artifact, base)
     rank = artifact.facts.get("rank")
     if rank != spec.lora.rank:
         raise Unprocessable(
@@ -118,19 +183,29 @@ def _require_start(artifact: Artifact, spec: FineTuneSpec, base: BaseModel) -> N
         )
 
 
-def _require_fitting_lora(artifact: Artifact, base: BaseModel) -> None:
+def _require_fitting_lora(session: Session, artifact: Artifact, base: Pipeline) -> None:
     if artifact.kind != "lora":
         raise Unprocessable(
             f"'{artifact.id}' is of kind {artifact.kind}, not lora: it cannot be applied.",
             code="not_a_lora",
         )
-    trained_on = bases.CATALOGUE.get(artifact.base or "")
+    trained_on = _trained_on(session, artifact)
     if artifact.layout != base.layout.id or (trained_on and trained_on.widths != base.widths):
         raise LayoutMismatch(
             f"The LoRA '{artifact.id}' was trained on '{artifact.base}' (layout "
             f"{artifact.layout}) and does not fit '{base.id}' (layout {base.layout.id}): its "
             "modules have other names or shapes there. Use the base it was trained on."
         )
+
+
+def _trained_on(session: Session, artifact: Artifact) -> Pipeline | None:
+    """None where nobody knows, or it is gone."""
+    if artifact.base is None:
+        return None
+    try:
+        return pipelines.find(session, artifact.owner, artifact.base)
+    except NotFound:
+        return None
 
 
 def _seed(given: int | None) -> int:

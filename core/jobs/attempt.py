@@ -96,7 +96,8 @@ class Attempt:
         """Back to the queue for another attempt, on another ``rung`` if one is given; None: the
         lease was lost already.
 
-        It ends instead when somebody asked to cancel it meanwhile, or after too many attempts.
+        It ends instead when somebody asked to cancel it meanwhile, or after too many attempts; and
+        it waits, out of the queue, when somebody asked to pause it.
         """
         session.get(Job, self.job_id, with_for_update=True)  # so that no cancel slips in between
         leave = partial(
@@ -112,18 +113,26 @@ class Attempt:
         cancelled = leave(Job.cancel_requested.is_(True), to=State.CANCELLED, finished_at=now())
         if cancelled:
             return cancelled
+        back: dict[str, Any] = {
+            "worker_id": None,
+            "device": None,
+            "losses": Job.losses + losses,
+            "rung": Job.rung if rung is None else rung,
+        }
+        paused = leave(
+            Job.pause_requested.is_(True), to=State.PAUSED, pause_requested=False, **back
+        )
+        if paused:
+            return paused
         if self.number >= MAX_ATTEMPTS:
             detail = f"It was begun {self.number} times and never came to an end ({reason})."
             error = {"code": "worker_lost", "detail": detail}
             return leave(to=State.FAILED, error=error, finished_at=now())
         return leave(
             to=State.QUEUED,
-            worker_id=None,
-            device=None,
             queued_at=now(),
             not_before=now() + timedelta(seconds=pause_seconds) if pause_seconds else None,
-            losses=Job.losses + losses,
-            rung=Job.rung if rung is None else rung,
+            **back,
         )
 
 

@@ -11,8 +11,8 @@ from core.jobs.states import State
 from core.jobs.transition import move
 
 KINDS_OF_ROLE: dict[str, tuple[str, ...]] = {
-    "any": ("fine_tune", "generate"),
-    "train": ("fine_tune",),
+    "any": ("fine_tune", "distill", "generate"),
+    "train": ("fine_tune", "distill"),
     "generate": ("generate",),
 }
 """A device's role, set by the operator, and the kinds of job that it takes."""
@@ -68,6 +68,7 @@ def _claimable(
             Job.state == State.QUEUED,
             Job.kind.in_(KINDS_OF_ROLE[role]),
             Job.base.in_(bases),
+            or_(Job.also_base.is_(None), Job.also_base.in_(bases)),
             or_(Job.not_before.is_(None), Job.not_before <= at),
         )
         .order_by(*CLAIM_ORDER)

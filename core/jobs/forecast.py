@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from core import bases, estimate
-from core.bases import BaseModel
+from core import estimate
 from core.db.models import Worker
 from core.errors import DoesNotFit
 from core.jobs import rates
@@ -13,7 +12,7 @@ from core.jobs.admission import Admitted
 from core.jobs.claim import KINDS_OF_ROLE
 from core.jobs.rates import Basis
 from core.ladder import rungs
-from core.specs import AnySpec, FineTuneSpec
+from core.specs import AnySpec, FineTuneSpec, GenerateSpec, TrainingSpec
 from core.workers import service as workers
 
 
@@ -36,20 +35,15 @@ class Forecast:
 
 def of(session: Session, owner: str, admitted: Admitted) -> Forecast:
     spec = admitted.spec
-    base = bases.find(spec.base)
+    needed = {admitted.pipeline.parts.id, admitted.also_base} - {None}
     able = [
         worker
         for worker in workers.live_workers(session)
-        if admitted.kind in KINDS_OF_ROLE[worker.role] and base.id in worker.bases
+        if admitted.spec.kind in KINDS_OF_ROLE[worker.role] and needed <= set(worker.bases)
     ]
-    tried = [(_peak_bytes(admitted, base, worker), worker.memory_bytes) for worker in able]
+    tried = [(_peak_bytes(admitted, worker), worker.memory_bytes) for worker in able]
     peak_bytes, room_bytes = (
-        max(tried, key=_left_over)
-        if tried
-        else (
-            _peak_bytes(admitted, base, None),
-            None,
-        )
+        max(tried, key=_left_over) if tried else (_peak_bytes(admitted, None), None)
     )
     chips = {worker.chip for worker in able if worker.chip}
     seconds, basis = rates.seconds_of(session, chips, owner, spec, admitted.steps)
@@ -58,7 +52,7 @@ def of(session: Session, owner: str, admitted: Admitted) -> Forecast:
         seconds=seconds,
         basis=basis,
         peak_memory_bytes=peak_bytes,
-        disk_bytes=_disk_bytes(admitted, base),
+        disk_bytes=_disk_bytes(admitted),
         room_bytes=room_bytes,
     )
 
@@ -67,39 +61,37 @@ def require_fit(forecast: Forecast, spec: AnySpec) -> None:
     """Raises DoesNotFit."""
     if forecast.fits or forecast.room_bytes is None:
         return
-    advice = (
-        "ask for fewer pixels, a smaller rank or, where `gradient_checkpointing` is false, leave "
-        "that to auto"
-        if isinstance(spec, FineTuneSpec)
-        else "ask for fewer pixels"
-    )
+    rank = ", a smaller rank" if isinstance(spec, FineTuneSpec) else ""
+    again = " or, where `gradient_checkpointing` is false, leave that to auto"
+    advice = f"ask for fewer pixels{rank}{again if isinstance(spec, TrainingSpec) else ''}"
     raise DoesNotFit(
         f"It takes {_gigabytes(forecast.peak_memory_bytes)} of memory at least, and the device "
         f"here that comes nearest has {_gigabytes(forecast.room_bytes)}: {advice}."
     )
 
 
-def _peak_bytes(admitted: Admitted, base: BaseModel, worker: Worker | None) -> int:
+def _peak_bytes(admitted: Admitted, worker: Worker | None) -> int:
     """On the rung that such a worker would take; the last where none fits."""
-    spec, on_gpu = admitted.spec, worker is not None and worker.device != "cpu"
-    if not isinstance(spec, FineTuneSpec):
-        return estimate.generate_bytes(spec, base, on_gpu=on_gpu)
+    spec, base, on_gpu = admitted.spec, admitted.pipeline, worker and worker.device != "cpu"
+    if isinstance(spec, GenerateSpec):
+        return estimate.generate_bytes(spec, base, on_gpu=bool(on_gpu))
     room_bytes = worker.memory_bytes if worker else None
     for rung in rungs(spec):
-        needed = estimate.fine_tune_bytes(
-            spec, base, rung, pictures=admitted.pictures, on_gpu=on_gpu
+        needed = estimate.training_bytes(
+            spec, base, rung, pictures=admitted.pictures, on_gpu=bool(on_gpu)
         )
         if room_bytes is None or needed <= room_bytes:
             break
     return needed
 
 
-def _disk_bytes(admitted: Admitted, base: BaseModel) -> int:
-    if isinstance(admitted.spec, FineTuneSpec):
-        return estimate.fine_tune_disk_bytes(
-            admitted.spec, base, steps=admitted.steps, pictures=admitted.pictures
-        )
-    return estimate.generate_disk_bytes(admitted.spec, base)
+def _disk_bytes(admitted: Admitted) -> int:
+    spec, base = admitted.spec, admitted.pipeline
+    if isinstance(spec, GenerateSpec):
+        return estimate.generate_disk_bytes(spec, base)
+    return estimate.training_disk_bytes(
+        spec, base, steps=admitted.steps, pictures=admitted.pictures
+    )
 
 
 def _left_over(tried: tuple[int, int | None]) -> float:

@@ -9,19 +9,23 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from core import bases
 from core.db.models import Rate, now
-from core.specs import AnySpec, FineTuneSpec
+from core.specs import AnySpec, DistillSpec, FineTuneSpec, GenerateSpec
 
 Basis = Literal["measured", "calibrated", "none"]
 
-_PACE_OF_A_FINE_TUNE = frozenset(
+_PACE_OF_A_TRAINING = frozenset(
     {
-        *("base", "resolution", "batch_size", "accumulation", "optimizer", "ema", "lora"),
-        *("gradient_checkpointing", "precision", "deterministic", "prior", "sample", "keep_every"),
+        *("resolution", "batch_size", "accumulation", "optimizer", "ema", "gradient_checkpointing"),
+        *("precision", "deterministic", "sample", "keep_every"),
     }
 )
-_PACE_OF_A_PICTURE = frozenset({"base", "width", "height", "guidance", "precision"})
+_PACE = {
+    FineTuneSpec: _PACE_OF_A_TRAINING | {"base", "lora", "prior"},
+    DistillSpec: _PACE_OF_A_TRAINING | {"teacher", "student", "loss"},
+    GenerateSpec: frozenset({"base", "width", "height", "precision"}),
+}
+"""Fields that a job's time depends on."""
 
 
 def remember(
@@ -43,7 +47,7 @@ def remember(
     known = update(Rate).filter_by(**sort).values(**taken)
     if session.execute(known.returning(Rate.chip)).first():
         return
-    rate = Rate(kind=_kind_of(spec), base=spec.base, cost=cost_of(spec), **sort, **taken)
+    rate = Rate(kind=spec.kind, base=spec.base, cost=cost_of(spec), **sort, **taken)
     try:
         with session.begin_nested():
             session.add(rate)
@@ -62,7 +66,7 @@ def seconds_of(
     same = session.scalar(newest.where(Rate.work == work_of(spec)))
     if same:
         return round(same.other_seconds + steps * same.seconds_per_step, 1), "measured"
-    near = session.scalar(newest.where(Rate.base == spec.base, Rate.kind == _kind_of(spec)))
+    near = session.scalar(newest.where(Rate.base == spec.base, Rate.kind == spec.kind))
     if near:
         return round(steps * near.seconds_per_step * cost_of(spec) / near.cost, 1), "calibrated"
     return None, "none"
@@ -70,23 +74,17 @@ def seconds_of(
 
 def work_of(spec: AnySpec) -> str:
     """The hash of all that a job's time depends on, but for the number of steps."""
-    if isinstance(spec, FineTuneSpec):
-        facts = spec.model_dump(mode="json", include=set(_PACE_OF_A_FINE_TUNE))
-    else:
-        facts = spec.model_dump(mode="json", include=set(_PACE_OF_A_PICTURE))
+    facts = spec.model_dump(mode="json", include=set(_PACE[type(spec)]))
+    if isinstance(spec, GenerateSpec):
         facts["guidance"] = spec.guidance > 1
     return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def cost_of(spec: AnySpec) -> float:
-    """Of a step, in samples times pixels."""
-    native = bases.find(spec.base).native_size
-    if isinstance(spec, FineTuneSpec):
-        samples = spec.batch_size * spec.accumulation * (2 if spec.prior else 1)
-        return float(samples * (spec.resolution or native) ** 2)
-    rows = 2 if spec.guidance > 1 else 1
-    return float(rows * (spec.width or native) * (spec.height or native))
-
-
-def _kind_of(spec: AnySpec) -> str:
-    return "fine_tune" if isinstance(spec, FineTuneSpec) else "generate"
+    """Of a step of a spec whose gaps are filled, in samples times pixels."""
+    if isinstance(spec, GenerateSpec):
+        rows = 2 if spec.guidance > 1 else 1
+        return float(rows * (spec.width or 0) * (spec.height or 0))
+    twice = isinstance(spec, FineTuneSpec) and spec.prior
+    samples = spec.batch_size * spec.accumulation * (2 if twice else 1)
+    return float(samples * (spec.resolution or 0) ** 2)

@@ -41,14 +41,15 @@ def submit(
     job = Job(
         id=new_id("job"),
         owner=owner,
-        kind=admitted.kind,
+        kind=admitted.spec.kind,
         state=State.QUEUED,
-        base=admitted.spec.base,
+        base=admitted.pipeline.parts.id,
+        also_base=admitted.also_base,
         name=name,
         spec=admitted.spec.model_dump(mode="json"),
         labels=labels or {},
         priority=priority,
-        turn=turn_of(priority, admitted.kind),
+        turn=turn_of(priority, admitted.spec.kind),
         progress=progress_of(0, admitted.steps, message="queued"),
         last_seq=1,
     )
@@ -75,15 +76,15 @@ def rehearse(session: Session, settings: Settings, owner: str, spec: AnySpec) ->
 
 
 def extend(session: Session, settings: Settings, owner: str, job_id: str, *, steps: int) -> Job:
-    """A queued job that takes up a finished fine-tune's last checkpoint for ``steps`` more steps.
+    """A queued job that takes up a finished training's last checkpoint for ``steps`` more steps.
 
     Raises:
-        WrongState: it is not a fine-tune that has succeeded, or left no checkpoint.
+        WrongState: it is not a training that has succeeded, or left no checkpoint.
     """
     parent = get(session, owner, job_id)
-    if parent.kind != "fine_tune" or parent.state != State.SUCCEEDED or not parent.checkpoints:
+    if parent.kind == "generate" or parent.state != State.SUCCEEDED or not parent.checkpoints:
         raise WrongState(
-            f"'{job_id}' is a {parent.kind} job that has {parent.state}: only a fine-tune that has "
+            f"'{job_id}' is a {parent.kind} job that has {parent.state}: only a training that has "
             "succeeded, and whose checkpoint is still kept, can be extended.",
             allowed_actions=allowed_actions(State(parent.state)),
         )
@@ -149,29 +150,75 @@ def cancel(session: Session, owner: str, job_id: str) -> Job:
     Raises:
         WrongState: it ended otherwise already.
     """
-    job = get(session, owner, job_id)
-    session.refresh(job, with_for_update=True)  # or a claim in between makes both changes miss
-    if job.state == State.CANCELLED or job.cancel_requested:
+    job, state = _locked(session, owner, job_id)
+    if state == State.CANCELLED or job.cancel_requested:
         return job
+    _require_life(job, "cancel")
+    if state == State.RUNNING:
+        return _ask(session, job, "cancel requested", cancel_requested=True)
+    return _changed(
+        move(session, job_id=job_id, start=state, to=State.CANCELLED, finished_at=now())
+    )
+
+
+def pause(session: Session, owner: str, job_id: str) -> Job:
+    """A waiting job leaves the queue at once; a running one is asked to, at its next step, and is
+    saved before.
+
+    Raises:
+        WrongState: it has ended.
+    """
+    job, state = _locked(session, owner, job_id)
+    if state == State.PAUSED or job.pause_requested:
+        return job
+    _require_life(job, "pause")
+    if state == State.RUNNING:
+        return _ask(session, job, "pause requested", pause_requested=True)
+    return _changed(move(session, job_id=job_id, start=state, to=State.PAUSED))
+
+
+def resume(session: Session, owner: str, job_id: str) -> Job:
+    """A paused job is back in the queue; one that was about to pause does not.
+
+    Raises:
+        WrongState: it has ended.
+    """
+    job, state = _locked(session, owner, job_id)
+    _require_life(job, "resume")
+    if state == State.RUNNING and job.pause_requested:
+        return _ask(session, job, "pause withdrawn", pause_requested=False)
+    if state != State.PAUSED:
+        return job
+    queued: dict[str, Any] = {"queued_at": now(), "not_before": None}
+    return _changed(move(session, job_id=job_id, start=state, to=State.QUEUED, **queued))
+
+
+def _locked(session: Session, owner: str, job_id: str) -> tuple[Job, State]:
+    """The job, as it stays until this transaction ends: or a claim in between spoils a change."""
+    job = get(session, owner, job_id)
+    session.refresh(job, with_for_update=True)
+    return job, State(job.state)
+
+
+def _require_life(job: Job, action: str) -> None:
     if job.state in TERMINAL:
         raise WrongState(
-            f"'{job_id}' has {job.state}: there is nothing left to cancel.",
+            f"'{job.id}' has {job.state}: there is nothing left to {action}.",
             allowed_actions=allowed_actions(State(job.state)),
         )
-    if job.state == State.QUEUED:
-        changed = move(
-            session, job_id=job_id, start=State.QUEUED, to=State.CANCELLED, finished_at=now()
-        )
-    else:
-        changed = record(
-            session,
-            Job.state == State.RUNNING,
-            job_id=job_id,
-            event=("log", {"message": "cancel requested"}),
-            cancel_requested=True,
-        )
-    assert changed is not None, "the row is locked"
-    return changed
+
+
+def _ask(session: Session, job: Job, message: str, **wish: bool) -> Job:
+    """Of whoever runs the job."""
+    running = Job.state == State.RUNNING
+    return _changed(
+        record(session, running, job_id=job.id, event=("log", {"message": message}), **wish)
+    )
+
+
+def _changed(job: Job | None) -> Job:
+    assert job is not None, "the row is locked"
+    return job
 
 
 def queue_positions(session: Session, jobs: Sequence[Job]) -> dict[str, int]:

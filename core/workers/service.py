@@ -1,12 +1,14 @@
 """Workers: who they are, that they live, and what their disks hold."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Row, delete, select, update
 from sqlalchemy.orm import Session
 
 from core.db.models import Job, Worker
+from core.jobs.states import Wish
 
 RUNNING = "running"
 """The one state of a job that concerns its worker."""
@@ -22,10 +24,11 @@ class Chip:
 
 @dataclass(frozen=True)
 class BeatAnswer:
-    """What a beat brings back: whether the worker is still known, and what clients asked."""
+    """What a beat brings back: whether the worker is still known, and what clients want of its
+    jobs."""
 
     known: bool
-    cancelled_job_ids: frozenset[str]
+    wishes: Mapping[str, Wish]
 
 
 def lock_path(run_path: Path, worker_id: str) -> Path:
@@ -72,20 +75,29 @@ def beat(session: Session, worker_id: str, *, chip: Chip | None, bases: list[str
         update(Job)
         .where(Job.worker_id == worker_id, Job.state == RUNNING)
         .values(beat=Job.beat + 1)
-        .returning(Job.id, Job.cancel_requested)
+        .returning(Job.id, Job.cancel_requested, Job.pause_requested)
     )
-    return BeatAnswer(known is not None, frozenset(id for id, cancelled in rows if cancelled))
+    return BeatAnswer(known is not None, _wishes(rows))
 
 
-def cancelled_jobs(session: Session, worker_id: str) -> frozenset[str]:
-    """Its running jobs that somebody wants to end; a look that writes nothing."""
-    return frozenset(
-        session.scalars(
-            select(Job.id).where(
-                Job.worker_id == worker_id, Job.state == RUNNING, Job.cancel_requested
-            )
+def wishes(session: Session, worker_id: str) -> Mapping[str, Wish]:
+    """What clients want of its running jobs; a look that writes nothing."""
+    rows = session.execute(
+        select(Job.id, Job.cancel_requested, Job.pause_requested).where(
+            Job.worker_id == worker_id, Job.state == RUNNING
         )
     )
+    return _wishes(rows)
+
+
+def wish(cancelled: bool, paused: bool) -> Wish | None:
+    """Of the two requests that a row may carry, the one that counts."""
+    return "cancel" if cancelled else "pause" if paused else None
+
+
+def _wishes(rows: Iterable[Row[str, bool, bool]]) -> dict[str, Wish]:
+    told = {job_id: wish(cancelled, paused) for job_id, cancelled, paused in rows}
+    return {job_id: wanted for job_id, wanted in told.items() if wanted}
 
 
 def forget(session: Session, worker_id: str, beat: int) -> bool:

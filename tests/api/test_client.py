@@ -267,7 +267,9 @@ def test_refusal_without_a_document_still_has_its_status() -> None:
 
 
 def an_artifact(content: bytes) -> Any:
-    return {"id": "art_1", "name": "x.bin", "sha256": hashlib.sha256(content).hexdigest()}
+    digest = hashlib.sha256(content).hexdigest()
+    file = {"path": "x.bin", "bytes": len(content), "sha256": digest}
+    return {"id": "art_1", "name": "x.bin", "sha256": digest, "files": [file]}
 
 
 def test_download_arrives_whole(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ from PIL import Image
 
 from api import launch
 from api.commands.terminal import short
-from api.demo import server, sheet, subject
+from api.demo import server, subject
 from api.demo.server import ServerTrouble, serving
-from api.demo.sheet import Tile
 from api.demo.story import DemoFailed, _compare, _ending_on_signals, run
+from core import sheet
 from core.config import Settings
+from core.sheet import Tile
 
 
 def test_pictures_are_five_and_all_different() -> None:

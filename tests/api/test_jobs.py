@@ -93,7 +93,7 @@ def test_a_job_that_has_not_ended_cannot_be_extended(ann: Person) -> None:
     job = ann.fine_tune().json()["id"]
     refused = ann.post(f"/v1/jobs/{job}/extend", {"steps": 5})
     assert (refused.status_code, refused.json()["code"]) == (409, "wrong_state")
-    assert refused.json()["allowed_actions"] == ["cancel"]
+    assert refused.json()["allowed_actions"] == ["cancel", "pause"]
     refused = ann.post(f"/v1/jobs/{job}/extend", {"steps": 0})
     assert refused.status_code == 422
 
@@ -199,7 +199,7 @@ def test_what_a_spec_names_must_be_there(ann: Person) -> None:
 @pytest.mark.parametrize(
     ("change", "pointer"),
     [
-        ({"kind": "distill"}, "/kind"),
+        ({"kind": "bake"}, "/kind"),
         ({"spec": "nano"}, "/spec"),
         ({"spec": None}, "/spec"),
         ({"priority": 101}, "/priority"),

@@ -157,7 +157,7 @@ def test_a_cancel_stops_it_and_the_runner_takes_the_next(
     with database.write() as session:
         jobs.cancel(session, long.owner, long.id)
     for _ in range(3):  # watch, beat and progress may all bring it
-        drain.cancel(frozenset({long.id}))
+        drain.heed({long.id: "cancel"})
     thread.join(10)
     assert look(long).state == "cancelled"
     assert (look(next_one).state, look(next_one).attempt) == ("succeeded", 1)
@@ -176,7 +176,7 @@ def test_a_cancel_between_claim_and_begin_is_not_lost(
     def cancelled_meanwhile(*arguments: Any) -> Any:
         with database.write() as session:
             jobs.cancel(session, job.owner, job.id)
-        drain.cancel(frozenset({job.id}))
+        drain.heed({job.id: "cancel"})
         return lay_out(*arguments)
 
     monkeypatch.setattr(inputs, "lay_out", cancelled_meanwhile)
@@ -278,10 +278,10 @@ def test_an_attempt_that_wakes_up_late_leaves_the_files_of_the_next(
 
     def put_and_lose() -> str:
         job = make.take(database, worker)
-        key = Record(job, database, store, settings).put(path).store_key
+        (file,) = Record(job, database, store, settings).put(path)
         with database.write() as session:
             Attempt(job.id, job.attempt).give_back(session, "worker_lost")
-        return key
+        return file.store_key
 
     first = put_and_lose()
     second = make.take(database, worker)

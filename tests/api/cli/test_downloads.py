@@ -12,12 +12,14 @@ from tests.api.live import Answer, answering
 
 
 def an_artifact(number: int, name: str, content: bytes) -> Any:
+    digest = hashlib.sha256(content).hexdigest()
     return {
         "id": f"art_{number}",
         "name": name,
         "role": "images",
         "bytes": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": digest,
+        "files": [{"path": "only.png", "bytes": len(content), "sha256": digest}],
     }
 
 
@@ -39,7 +41,7 @@ def test_download_never_leaves_its_folder_nor_replaces_another_file(
         (folder / "way out.png").write_bytes(b"mine")
         code, _, err = run("download", "art_1", "--to", str(folder), "--url", url)
     assert code == 1
-    assert "is another file already" in err
+    assert "is something else already" in err
     assert (folder / "way out.png").read_bytes() == b"mine"
     assert list(tmp_path.iterdir()) == [folder]
 

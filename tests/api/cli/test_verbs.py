@@ -123,7 +123,7 @@ def test_extend_passes_the_steps_on(on_server: Run, pictures: Path) -> None:
     )[1].strip()
     code, _, err = on_server("extend", job, "--steps", "5")
     assert code == 1
-    assert "only a fine-tune that has succeeded" in err
+    assert "only a training that has succeeded" in err
     on_server("cancel", job)
 
 

@@ -52,7 +52,7 @@ def test_it_tells_the_rung_that_fits(any_database: Database, settings: Settings)
     spec = fine_tune(dataset, base="ssd-1b", precision="fp32")
     small = FineTuneSpec.model_validate(spec)
     ladder = [
-        estimate.fine_tune_bytes(small, bases.find("ssd-1b"), rung, pictures=5, on_gpu=False)
+        estimate.training_bytes(small, bases.find("ssd-1b"), rung, pictures=5, on_gpu=False)
         for rung in rungs(small)
     ]
     give_worker(any_database, settings, ladder[0])

@@ -140,12 +140,12 @@ def test_a_beat_brings_back_what_was_asked(any_database: Database, settings: Set
     submit(any_database, settings)
     job = take(any_database, worker)
     answer = beat(any_database, worker)
-    assert (answer.known, answer.cancelled_job_ids) == (True, frozenset())
+    assert (answer.known, answer.wishes) == (True, {})
     with any_database.write() as session:
         jobs.cancel(session, job.owner, job.id)
-    assert beat(any_database, worker).cancelled_job_ids == {job.id}
+    assert beat(any_database, worker).wishes == {job.id: "cancel"}
     with any_database.write() as session:
-        assert workers.cancelled_jobs(session, worker.id) == {job.id}
+        assert workers.wishes(session, worker.id) == {job.id: "cancel"}
         workers.sign_off(session, worker.id)
     assert not beat(any_database, worker).known
 

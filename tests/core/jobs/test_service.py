@@ -174,7 +174,7 @@ SAVED = {
 }
 
 
-def test_only_a_fine_tune_that_succeeded_can_be_extended(
+def test_only_a_training_that_succeeded_can_be_extended(
     database: Database, settings: Settings
 ) -> None:
     drawn = submit(database, settings)
@@ -182,7 +182,7 @@ def test_only_a_fine_tune_that_succeeded_can_be_extended(
         database, settings, kind="fine_tune", spec=fine_tune(make_dataset(database, 3))
     )
     for job in (drawn, waiting):
-        with database.write() as session, pytest.raises(WrongState, match="only a fine-tune"):
+        with database.write() as session, pytest.raises(WrongState, match="only a training"):
             jobs.extend(session, settings, "ada", job.id, steps=5)
 
 

@@ -8,11 +8,15 @@ from core.jobs.states import FOLLOWERS, TERMINAL, State, allowed_actions
 
 LEGAL = {
     ("queued", "running"),
+    ("queued", "paused"),
     ("queued", "cancelled"),
     ("running", "queued"),
+    ("running", "paused"),
     ("running", "succeeded"),
     ("running", "failed"),
     ("running", "cancelled"),
+    ("paused", "queued"),
+    ("paused", "cancelled"),
 }
 
 
@@ -23,4 +27,11 @@ def test_only_these_transitions_are_legal(start: State, to: State) -> None:
 
 def test_what_ended_stays_ended() -> None:
     assert {State.SUCCEEDED, State.FAILED, State.CANCELLED} == TERMINAL
-    assert [allowed_actions(state) for state in State] == [["cancel"], ["cancel"], [], [], []]
+    assert {state: allowed_actions(state) for state in State} == {
+        State.QUEUED: ["cancel", "pause"],
+        State.RUNNING: ["cancel", "pause"],
+        State.PAUSED: ["cancel", "resume"],
+        State.SUCCEEDED: [],
+        State.FAILED: [],
+        State.CANCELLED: [],
+    }
