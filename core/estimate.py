@@ -212,8 +212,9 @@ def _distill_bytes(
         beside
         + _student_bytes(spec, student, rung, gradients, grown)
         + _rows(spec, teacher, rung, pictures),
-        # the card: the student before and after, each draws in turn
+        # the card: the student before and after in place of the one that learnt; each draws in turn
         beside
+        - (FLOAT32 * student.parameters if on_gpu else 0)
         + 2 * student.parameters * width
         + (vae if on_gpu else 0)
         + max(own.decode, 2 * own.forward) * grown,

@@ -84,7 +84,7 @@ def extend(session: Session, settings: Settings, owner: str, job_id: str, *, ste
     parent = get(session, owner, job_id)
     if parent.kind == "generate" or parent.state != State.SUCCEEDED or not parent.checkpoints:
         raise WrongState(
-            f"'{job_id}' is a {parent.kind} job that has {parent.state}: only a training that has "
+            f"'{job_id}' is a {parent.kind} job and is {parent.state}: only a training that has "
             "succeeded, and whose checkpoint is still kept, can be extended.",
             allowed_actions=allowed_actions(State(parent.state)),
         )
@@ -203,7 +203,7 @@ def _locked(session: Session, owner: str, job_id: str) -> tuple[Job, State]:
 def _require_life(job: Job, action: str) -> None:
     if job.state in TERMINAL:
         raise WrongState(
-            f"'{job.id}' has {job.state}: there is nothing left to {action}.",
+            f"'{job.id}' has ended ({job.state}): there is nothing left to {action}.",
             allowed_actions=allowed_actions(State(job.state)),
         )
 

@@ -132,6 +132,7 @@ def _train(
         with run.trainee.shown():
             made, trained = _export(pupil, components, out, desk.side), pupil.probed()
         before = beginnings.fresh(spec.student, start, components, components.dtype)
+        pupil.unet.to(CPU)  # it has learnt: room for the two that are compared
         trio = Trio(
             teacher=components.unet,
             before=before.to(components.device),

@@ -109,6 +109,12 @@ class Person:
         whole = {"base": "nano-ssd-1b", "dataset": dataset, "instance_prompt": "a sks dog"}
         return self.post("/v1/jobs", {"kind": "fine_tune", "spec": whole | spec})
 
+    def distill(self, **spec: Any) -> Response:
+        files = ("dog.png", uploads.picture()), ("dog.txt", b"a photo of a dog")
+        dataset = spec.pop("dataset", None) or self.dataset(*files)
+        whole = {"teacher": "nano-sdxl", "dataset": dataset}
+        return self.post("/v1/jobs", {"kind": "distill", "spec": whole | spec})
+
     def artifact(self, files: dict[str, bytes], **about: Any) -> Artifact:
         """As a worker makes one: files in the store, then the row."""
         stored = []

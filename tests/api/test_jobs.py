@@ -57,6 +57,81 @@ def test_a_waiting_job_is_cancelled_at_once_and_again(ann: Person) -> None:
     assert cancelled.json()["queue_position"] is None
 
 
+def test_a_waiting_job_pauses_and_resumes(ann: Person) -> None:
+    job = ann.fine_tune().json()["id"]
+    for _ in range(2):
+        paused = ann.post(f"/v1/jobs/{job}/pause")
+        assert (paused.status_code, paused.json()["state"]) == (202, "paused")
+    assert paused.json()["queue_position"] is None
+    assert [each["id"] for each in ann.get("/v1/jobs?state=paused").json()["items"]] == [job]
+    for _ in range(2):
+        resumed = ann.post(f"/v1/jobs/{job}/resume")
+        assert (resumed.status_code, resumed.json()["state"]) == (202, "queued")
+    assert resumed.json()["queue_position"] >= 1
+    ann.post(f"/v1/jobs/{job}/cancel")
+    for action in ("pause", "resume"):
+        refused = ann.post(f"/v1/jobs/{job}/{action}")
+        assert (refused.status_code, refused.json()["code"]) == (409, "wrong_state")
+        assert refused.json()["allowed_actions"] == []
+
+
+def test_a_reader_neither_pauses_nor_resumes(ann: Person, server: Server) -> None:
+    job = ann.fine_tune().json()["id"]
+    reader = server.person("read", owner=ann.owner)
+    for action in ("pause", "resume"):
+        refused = reader.post(f"/v1/jobs/{job}/{action}")
+        assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_scope")
+
+
+def test_metrics_of_a_job_that_has_not_begun_are_empty(ann: Person) -> None:
+    job = ann.fine_tune().json()["id"]
+    told = ann.get(f"/v1/jobs/{job}/metrics")
+    assert told.status_code == 200
+    assert told.json() == {
+        "step": [], "loss": [], "learning_rate": [], "seconds_per_step": [], "terms": {},
+    }  # fmt: skip
+
+
+def test_a_distillation_is_queued(ann: Person) -> None:
+    made = ann.distill(steps=3)
+    assert made.status_code == 201
+    assert (made.json()["kind"], made.json()["spec"]["steps"]) == ("distill", 3)
+    told = ann.post(
+        "/v1/jobs?dry_run=true",
+        {"kind": "distill", "spec": made.json()["spec"] | {"student": {"layout": "vega"}}},
+    ).json()
+    assert (told["steps"], told["fits"]) == (3, True)
+    assert told["peak_memory_bytes"] > 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer", "word"),
+    [
+        ({"student": {"layers": [0, 1, 2]}}, "/spec/student", "must be 4 different numbers"),
+        ({"student": {"layers": [3, 2, 1, 0]}}, "/spec/student", "in order"),
+        ({"student": {"layers": [0, 1, 2, 10]}}, "/spec/student/layers/3", "9"),
+        ({"student": {"layout": "sdxl"}}, "/spec/student/layout", "ssd-1b"),
+        ({"student": {"weights": "ssd-1b"}}, "/spec/student", "pretrained"),
+        ({"student": {"init": "pretrained"}}, "/spec", "student.weights"),
+        ({"init_from": "art_1"}, "/spec", "pretrained"),
+        ({"loss": {"task": 0, "output": 0, "feature": 0}}, "/spec/loss", "nothing"),
+        ({"loss": {"feature": -1}}, "/spec/loss/feature", "0"),
+        ({"optimizer": "lion"}, "/spec/optimizer", "adafactor"),
+        ({"steps": 100_001}, "/spec/steps", "100000"),
+        ({"lora": {"rank": 4}}, "/spec/lora", "no field"),
+    ],
+)
+def test_bad_distillations_are_pointed_at(
+    change: dict[str, Any], pointer: str, word: str, ann: Person
+) -> None:
+    refused = ann.distill(**change)
+    assert refused.status_code == 422
+    (error,) = refused.json()["errors"]
+    assert error["pointer"] == pointer
+    assert word in error["detail"]
+    assert ann.get("/v1/jobs").json()["items"] == []
+
+
 def test_events_go_on_where_one_stopped(ann: Person) -> None:
     job = ann.fine_tune().json()["id"]
     ann.post(f"/v1/jobs/{job}/cancel")
@@ -134,6 +209,9 @@ def test_another_owner_finds_nothing(ann: Person, bob: Person) -> None:
         bob.get(f"/v1/jobs/{job}/events"),
         bob.post(f"/v1/jobs/{job}/cancel"),
         bob.post(f"/v1/jobs/{job}/extend", {"steps": 5}),
+        bob.post(f"/v1/jobs/{job}/pause"),
+        bob.post(f"/v1/jobs/{job}/resume"),
+        bob.get(f"/v1/jobs/{job}/metrics"),
         ann.get("/v1/jobs/job_nothing"),
         ann.get("/v1/jobs/not%20an%20id"),
     ):

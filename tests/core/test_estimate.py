@@ -1,5 +1,6 @@
 """The table of what bases hold, counted again; and what is made of it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from core import bases, estimate
 from core.bases import BaseModel
 from core.estimate import Held, footprint
 from core.ladder import Rung, rungs
-from core.specs import FineTuneSpec, LoraSpec
+from core.layouts import SSD_1B, VEGA, Layout
+from core.specs import DistillSpec, FineTuneSpec, LoraSpec
 from tests.support import live_bytes
 
 FAST = Rung(rows_on_device=True, checkpointing=False, micro_batch=1)
@@ -56,6 +58,32 @@ def test_dropout_keeps_no_more_than_half_as_much_again() -> None:
     base, lora = base_of("ssd-1b"), LoraSpec(rank=1, targets="transformer", dropout=0.1)
     held = live_bytes.of_a_step(base, 512, lora, checkpointing=False)
     assert held < estimate.DROPOUT * footprint(base_of("ssd-1b")).transformer.kept / 4
+
+
+@pytest.mark.parametrize(
+    ("layout", "teacher"), [(SSD_1B, "sdxl"), (SSD_1B, "nano-sdxl"), (VEGA, "nano-sdxl")]
+)
+def test_the_table_of_students_is_what_the_code_holds(layout: Layout, teacher: str) -> None:
+    base = base_of(teacher)
+    student = replace(base, layout=layout)
+    gradients, held = estimate.FLOAT32 * student.parameters, footprint(student).student
+    assert held
+    told = (
+        estimate.GRADIENTS_AT_PEAK * gradients + 3 * held.kept,
+        gradients + 3 * held.checkpointed,
+    )
+    counted = [
+        live_bytes.of_a_distillation(student, base.native_size, 3, checkpointing=again)
+        for again in (False, True)
+    ]
+    assert told == pytest.approx(counted, rel=0.05)
+
+
+def test_a_student_of_sdxl_fits_its_budget_at_1024_px() -> None:
+    needed = estimate.training_bytes(
+        DistillSpec(teacher="sdxl", dataset="d"), base_of("sdxl"), SMALL, pictures=10, on_gpu=True
+    )
+    assert needed < 18 * GB
 
 
 @pytest.mark.parametrize(("name", "most"), [("ssd-1b", 6 * GB), ("sdxl", 8.5 * GB)])

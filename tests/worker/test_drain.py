@@ -163,6 +163,39 @@ def test_a_cancel_stops_it_and_the_runner_takes_the_next(
     assert (look(next_one).state, look(next_one).attempt) == ("succeeded", 1)
 
 
+def test_a_pause_takes_it_out_of_the_queue_until_it_is_resumed(
+    drain: Drain, play: Play, look: Callable[[Job], Job], database: Database
+) -> None:
+    long, next_one = play("long"), play("draw")
+    thread = in_background(drain)
+    wait_until(lambda: look(long).progress["step"] > 0, 10, "it runs")
+    with database.write() as session:
+        jobs.pause(session, long.owner, long.id)
+    thread.join(10)  # its next report brings the wish
+    assert (look(long).state, look(long).attempt, look(long).losses) == ("paused", 1, 0)
+    assert (look(next_one).state, look(next_one).attempt) == ("succeeded", 1)
+    with database.write() as session:
+        jobs.resume(session, long.owner, long.id)
+    thread = in_background(drain)
+    wait_until(lambda: look(long).attempt == 2, 10, "it goes on")
+    drain.stop()
+    thread.join(10)
+    assert look(long).state == "queued"
+
+
+def test_a_cancel_counts_although_a_pause_came_first(
+    drain: Drain, play: Play, look: Callable[[Job], Job], database: Database
+) -> None:
+    long = play("long")
+    thread = in_background(drain)
+    wait_until(lambda: look(long).progress["step"] > 0, 10, "it runs")
+    with database.write() as session:
+        jobs.pause(session, long.owner, long.id)
+        jobs.cancel(session, long.owner, long.id)
+    thread.join(10)
+    assert look(long).state == "cancelled"
+
+
 def test_a_cancel_between_claim_and_begin_is_not_lost(
     drain: Drain,
     play: Play,

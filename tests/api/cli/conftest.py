@@ -1,6 +1,7 @@
 """The command in this process, and a server for it."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,15 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 @pytest.fixture(scope="package")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return subject.save_pictures(tmp_path_factory.mktemp("pictures"))[0].parent
+
+
+@pytest.fixture(scope="package")
+def captioned(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("captioned")
+    for picture in pictures.glob("*.png"):
+        shutil.copy(picture, folder)
+        (folder / picture.name).with_suffix(".txt").write_text(f"a photo of {picture.stem}")
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 
 from api.client import Client
 from api.commands import recipes
-from core.specs import FineTuneSpec, GenerateSpec
+from core.specs import SPECS, DistillSpec, FineTuneSpec, GenerateSpec
 from tests.api.cli.conftest import Run, last_id
 from tests.api.live import Live
 
@@ -94,6 +94,41 @@ def test_a_dry_run_tells_what_it_would_take(on_server: Run, pictures: Path) -> N
     assert on_server("jobs")[1] == before
 
 
+def test_a_distillation_is_submitted_paused_and_resumed(on_server: Run, captioned: Path) -> None:
+    dataset = on_server("dataset", "create", "robots", str(captioned))[1].strip()
+    job = on_server(
+        "distill", "--teacher", "nano-sdxl", "--dataset", dataset, "--steps", "3",
+        "--student-layout", "vega", "--student-layer", "3", "--student-layer", "7",
+        "--loss-feature", "0.1", "--sample-prompt", "a robot",
+    )[1].strip()  # fmt: skip
+    shown = on_server("jobs", "show", job)[1]
+    for words in ("kind\tdistill", "'layers': [3, 7]", "'feature': 0.1", "'a robot'"):
+        assert words in shown
+    code, _, err = on_server("pause", job)
+    assert (code, err.split(";")[0]) == (0, f"{job} is paused")
+    assert on_server("resume", job) == (0, "", f"{job} is queued.\n")
+    on_server("cancel", job)
+    code, _, err = on_server("pause", job)
+    assert (code, "has ended (cancelled)" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "recipe", ["ssd_1b_distill_from_sdxl_pokemon_blip", "ssd_1b_distill_pokemon_blip"]
+)
+def test_both_distill_recipes_run_with_a_small_teacher(
+    recipe: str, on_server: Run, captioned: Path
+) -> None:
+    dataset = on_server("dataset", "create", "robots", str(captioned))[1].strip()
+    weights = ("--set", "student.weights=nano-ssd-1b") if "from_sdxl" not in recipe else ()
+    job = on_server(
+        "train", recipe, "--base", "nano-sdxl", "--dataset", dataset, *weights,
+    )[1].strip()  # fmt: skip
+    shown = on_server("jobs", "show", job)[1]
+    for words in ("teacher\tnano-sdxl", "epochs\t50", "precision\tbf16", "batch_size\t2"):
+        assert words in shown
+    on_server("cancel", job)
+
+
 def test_recipes_that_are_none(on_server: Run, tmp_path: Path) -> None:
     code, _, err = on_server("train", "ssd_1b_dreambooth_lora_cat")
     assert code == 1
@@ -112,8 +147,8 @@ def test_our_recipes_are_specs() -> None:
         "ssd_1b_distill_pokemon_blip": "distill",
         "ssd_1b_dreambooth_lora_dog": "fine_tune",
     }
-    _, spec = recipes.read("ssd_1b_dreambooth_lora_dog")
-    FineTuneSpec.model_validate({**spec, "dataset": "d"})
+    for name, kind in kinds.items():
+        SPECS[kind].model_validate({**recipes.read(name)[1], "dataset": "d"})
 
 
 def test_extend_passes_the_steps_on(on_server: Run, pictures: Path) -> None:
@@ -161,6 +196,7 @@ def test_generate_sends_what_was_given_and_no_more(
     ("verb", "spec", "absent"),
     [
         ("fine-tune", FineTuneSpec, {"lora", "prior", "sample"}),
+        ("distill", DistillSpec, {"student", "loss", "sample"}),
         ("generate", GenerateSpec, {"prompt", "loras", "format"}),
     ],
 )
