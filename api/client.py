@@ -112,7 +112,7 @@ class Client:
         """Sends files, zips and whole folders, a few hundred files a request.
 
         Safe to repeat: pictures that are there already keep their id. A caption travels with its
-        picture and a ``metadata.jsonl`` with every request, since both name pictures.
+        picture, and a ``metadata.jsonl`` with the last request: by then all that it names is there.
         """
         answers = [self._upload_batch(dataset_id, batch) for batch in _batches(_files_of(paths))]
         if not answers:
@@ -411,7 +411,7 @@ def _batches(files: Sequence[tuple[str, Path]]) -> Iterator[list[tuple[str, Path
     batch: list[tuple[str, Path]] = []
     for _, together in groupby(others, key=_picture_of):
         if len(batch) >= FILES_A_REQUEST:
-            yield batch + tables
+            yield batch
             batch = []
         batch += together
     if batch or tables:

@@ -25,8 +25,9 @@ class BaseModel(UNetShape):
     prediction_type: str = "epsilon"
 
 
-NANO_SDXL = Path(__file__).parent / "nano" / "weights" / "nano-sdxl"
-"""Trained by ``core.nano.recipe``; its README there says on what."""
+EMBEDDED = Path(__file__).parent / "nano" / "weights"
+"""Folders of the package's own bases; the README in each says how it was trained."""
+NANO_SDXL, NANO_SSD_1B = EMBEDDED / "nano-sdxl", EMBEDDED / "nano-ssd-1b"
 FP16_VAE = Source("madebyollin/sdxl-vae-fp16-fix", "207b116dae70ace3637169f1ddd2434b91b3a8cd")
 """SDXL's own VAE overflows in half precision and paints black; these weights do not."""
 
@@ -75,14 +76,11 @@ def find(base_id: str) -> BaseModel:
 
 
 def folder(base: BaseModel, settings: Settings) -> Path:
-    """Where its pipeline lies, or would: the administrator's folder, else the package or the home.
-
-    nano-sdxl lies in the package; nano-ssd-1b is made of it, in the home, at first use.
-    """
+    """Where its pipeline lies, or would: in the administrator's folder, the package, the home."""
     given = settings.bases.get(base.id)
     if given:
         return given.expanduser()
-    return NANO_SDXL if base.id == "nano-sdxl" else settings.models_path / base.id
+    return (EMBEDDED if base.source is None else settings.models_path) / base.id
 
 
 def is_embedded(base: BaseModel, settings: Settings) -> bool:
@@ -91,9 +89,8 @@ def is_embedded(base: BaseModel, settings: Settings) -> bool:
 
 
 def is_here(base: BaseModel, settings: Settings) -> bool:
-    """On this disk, or made from the package at first use."""
-    there = folder(base, settings) / "model_index.json"
-    return is_embedded(base, settings) or there.is_file()
+    """On this disk."""
+    return (folder(base, settings) / "model_index.json").is_file()
 
 
 def ids_here(settings: Settings) -> list[str]:

@@ -6,13 +6,11 @@ from typing import Any
 
 import torch
 
-from core import bases
 from core.diffusion import components
 from core.diffusion.components import Components
 from core.diffusion.identity import device_name
 from core.errors import Interrupted
 from core.inference import engine
-from core.nano import student
 from core.specs import SPECS, DistillSpec, FineTuneSpec, GenerateSpec, Precision
 from core.training import distill, fine_tune, memory
 from core.training.cache import Cache
@@ -106,7 +104,7 @@ class Bench:
         torch.set_num_threads(1 if base.embedded else self._threads)
         self._resident = None  # first out, then in: two may not fit
         loaded = components.load(
-            _made(base),
+            Path(base.folder),
             device=self.device,
             dtype=dtype,
             unet_folder=Path(base.unet) if base.unet else None,
@@ -115,18 +113,10 @@ class Bench:
         return loaded
 
 
-def _made(base: BaseFolder) -> Path:
-    """The base's folder, made if it is one that is made here."""
-    folder = Path(base.folder)
-    if folder.name == "nano-ssd-1b" and base.embedded:
-        student.build(bases.NANO_SDXL, folder)
-    return folder
-
-
 def _start(run: Run) -> Path | None:
     """What a training begins with."""
     if run.start_base:
-        return Path(run.start_base.unet or _made(run.start_base) / "unet")
+        return Path(run.start_base.unet or f"{run.start_base.folder}/unet")
     return Path(run.start) if run.start else None
 
 

@@ -60,6 +60,7 @@ def fine_tune(
 ) -> None:
     """Train a LoRA on a dataset; the job's id is printed."""
     with connect(url, home) as client:
+        _take_artifacts(client, spec, base="unet", init_from="lora")
         if dry_run:
             return _tell(client.rehearse("fine_tune", spec))
         job = client.fine_tune(spec, **_about(name, priority, label))
@@ -87,6 +88,8 @@ def distill(
 ) -> None:
     """Train a smaller UNet to answer as its teacher does; the job's id is printed."""
     with connect(url, home) as client:
+        _take_artifacts(client, spec, init_from="unet")
+        _take_artifacts(client, spec.get("student", {}), weights="unet")
         if dry_run:
             return _tell(client.rehearse("distill", spec))
         job = client.distill(spec, **_about(name, priority, label))
@@ -119,6 +122,7 @@ def generate(
     """Draw pictures; the job's id is printed."""
     spec["prompt"] = prompt[0] if len(prompt) == 1 else prompt
     with connect(url, home) as client:
+        _take_artifacts(client, spec, base="unet")
         spec |= given(loras=[_lora_use(client, text) for text in lora or []] or None)
         if dry_run:
             return _tell(client.rehearse("generate", spec))
@@ -196,15 +200,23 @@ def _tell(forecast: Forecast) -> None:
 def _lora_use(client: Client, text: str) -> dict[str, Any]:
     """``art_1:0.8`` -> ``{"artifact": "art_1", "weight": 0.8}``; of a job, the LoRA it made."""
     name, _, weight = text.partition(":")
-    artifact = _lora_of(client.job(name)) if name.startswith("job_") else name
+    artifact = _made_by(client.job(name), "lora") if name.startswith("job_") else name
     return given(artifact=artifact, weight=_number(weight, text) if weight else None)
 
 
-def _lora_of(job: Job) -> str:
-    made = (job["result"] or {}).get("lora")
+def _take_artifacts(client: Client, spec: dict[str, Any], **roles: str) -> None:
+    """Puts what a job made in the place of its id, in those fields of ``spec``."""
+    for field, role in roles.items():
+        if str(spec.get(field)).startswith("job_"):
+            spec[field] = _made_by(client.job(spec[field]), role)
+
+
+def _made_by(job: Job, role: str) -> str:
+    made = (job["result"] or {}).get(role)
     if made is None:
+        what = "LoRA" if role == "lora" else "UNet"
         raise ClientError(
-            f"{job['id']} has made no LoRA: it is {job['state']}. Its progress is at "
+            f"{job['id']} has made no {what}: it is {job['state']}. Its progress is at "
             f"`stillroom watch {job['id']}`."
         )
     return str(made)

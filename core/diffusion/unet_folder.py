@@ -1,5 +1,6 @@
 """A UNet as diffusers' folder: ``config.json`` and one file of halves."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from core.diffusion.components import load_unet
 from core.diffusion.probe import ROUNDING, probe
 from core.errors import ExportMismatch
-from core.files.atomic import replacing
+from core.files import atomic
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -26,8 +27,10 @@ def halves(unet: UNet2DConditionModel) -> dict[str, Tensor]:
 def write(unet: UNet2DConditionModel, folder: Path) -> Path:
     """``folder``, which ``UNet2DConditionModel.from_pretrained`` reads as it is."""
     folder.mkdir(parents=True, exist_ok=True)
-    unet.save_config(folder)
-    with replacing(folder / WEIGHTS) as aside:
+    config = json.loads(unet.to_json_string())
+    config.pop("_name_or_path", None)  # where it was loaded from: nobody's business elsewhere
+    atomic.write_text(folder / "config.json", json.dumps(config, indent=2, sort_keys=True))
+    with atomic.replacing(folder / WEIGHTS) as aside:
         save_file(halves(unet), aside, metadata={"format": "pt"})
     return folder
 

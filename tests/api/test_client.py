@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,7 +109,21 @@ def test_caption_travels_with_its_picture(tmp_path: Path, monkeypatch: pytest.Mo
     names = ["b.txt", "metadata.jsonl", "a.png", "b.png", "a.txt"]
     files = [(name, tmp_path / name) for name in names]
     sent = [[name for name, _ in batch] for batch in client_module._batches(files)]
-    assert sent == [["a.png", "a.txt", "metadata.jsonl"], ["b.txt", "b.png", "metadata.jsonl"]]
+    assert sent == [["a.png", "a.txt"], ["b.txt", "b.png", "metadata.jsonl"]]
+
+
+def test_a_table_names_pictures_of_every_request(
+    client: Client, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "FILES_A_REQUEST", 2)
+    table = tmp_path / "metadata.jsonl"
+    rows = [{"file_name": path.name, "text": path.stem} for path in pictures]
+    table.write_text("\n".join(map(json.dumps, rows)))
+    made = client.create_dataset("batches", kind="captioned")
+    answer = client.upload(made["id"], [*pictures, table])
+    assert all(not item["problems"] for item in answer["items"])
+    captions = {image["filename"]: image["caption"] for image in client.list_images(made["id"])}
+    assert captions == {path.name: path.stem for path in pictures}
 
 
 def test_nothing_to_upload_is_said_before_anything_is_sent(client: Client, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What nano-sdxl can draw, and what DreamBooth makes of it, in a classifier's eyes.
+"""What the nano pair can draw, and what DreamBooth makes of nano-sdxl, in a classifier's eyes.
 
 Needs the captioned icons that it was trained on: EMOJI=<folder> make bench. They are icons that it
 has seen: this measures how well it remembers and composes, not whether it generalises.
@@ -37,6 +37,7 @@ SUBJECTS = Path(folder.__file__).with_name("fluent_emoji.txt")
 CLASSIFIER_STEPS = 1200
 LEAST_SUBJECTS, LEAST_COLOURS = 0.9, 0.99
 """What was reached: 0.908 to 0.917, and 0.996 to 1."""
+LEAST_OF_THE_TEACHERS = 0.9
 GROUNDS = list(COLOURS)[:10]
 ROBOT = "sks robot"
 CLASS = "a photo of a robot"
@@ -87,6 +88,21 @@ def test_it_draws_what_is_asked(
     tell(f"mistaken: {', '.join(f'{name} for {seen}' for name, seen in score.mistaken)}")
     assert score.subjects >= LEAST_SUBJECTS
     assert score.colours >= LEAST_COLOURS
+
+
+def test_the_student_draws_nearly_as_well(
+    icons: list[Cutout], judging: Classifier, base: Components, tell: Callable[[str], None]
+) -> None:
+    student = components.load(bases.NANO_SSD_1B, device=torch.device("cpu"), dtype=torch.float32)
+    names = [cutout.name for cutout in icons]
+    teacher, own = (
+        judge.score(each.pipeline(), judging, names, each=2) for each in (base, student)
+    )
+    tell(
+        f"nano-ssd-1b: {own.subjects:.3f} named, {own.subjects / teacher.subjects:.0%} of its "
+        f"teacher's {teacher.subjects:.3f}; ground {own.colours:.3f}"
+    )
+    assert own.subjects >= LEAST_OF_THE_TEACHERS * teacher.subjects
 
 
 def test_dreambooth_names_a_subject_it_never_saw(

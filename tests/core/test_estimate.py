@@ -16,6 +16,7 @@ from tests.support import live_bytes
 FAST = Rung(rows_on_device=True, checkpointing=False, micro_batch=1)
 SMALL = Rung(rows_on_device=False, checkpointing=True, micro_batch=1)
 GB = 1e9
+Training = FineTuneSpec | DistillSpec
 
 
 def base_of(name: str) -> BaseModel:
@@ -110,16 +111,26 @@ def test_the_readme_has_the_table() -> None:
     text = (Path(__file__).parents[2] / "README.md").read_text()
     for name in ("ssd-1b", "sdxl"):
         for side in (512, 768, 1024):
-            figures = [_on_a_card(name, side, 1, 0), _on_a_card(name, side, 4, 0)]
-            figures += [_on_a_card(name, side, 4, 2), _on_a_card(name, side, 1, -1)]
-            row = " | ".join(f"{figure / GB:.1f}" for figure in figures)
-            assert f"| `{name}` | {side} | {row} |" in text
+            specs = [spec_with(base=name, resolution=side, batch_size=batch) for batch in (1, 4)]
+            assert f"| `{name}` | {side} | {_columns(base_of(name), *specs)} |" in text
+    for layout in ("ssd-1b", "vega"):
+        for side in (512, 768, 1024):
+            fields = {"teacher": "sdxl", "dataset": "d", "resolution": side}
+            fields |= {"student": {"layout": layout}}
+            one, four = (
+                DistillSpec.model_validate(fields | {"batch_size": batch}) for batch in (1, 4)
+            )
+            assert f"| `{layout}` | {side} | {_columns(base_of('sdxl'), one, four)} |" in text
 
 
-def _on_a_card(name: str, side: int, batch: int, rung: int) -> int:
-    spec = spec_with(base=name, resolution=side, batch_size=batch)
-    ladder = rungs(spec)
-    return estimate.training_bytes(spec, base_of(name), ladder[rung], pictures=20, on_gpu=True)
+def _columns(base: BaseModel, one: Training, four: Training) -> str:
+    """Of the README's table: GB on a card for batches of one and of four."""
+    asked = [(one, 0), (four, 0), (four, 2), (one, -1)]
+    figures = [
+        estimate.training_bytes(spec, base, rungs(spec)[rung], pictures=20, on_gpu=True)
+        for spec, rung in asked
+    ]
+    return " | ".join(f"{figure / GB:.1f}" for figure in figures)
 
 
 @pytest.mark.parametrize("asked", [True, False])

@@ -21,8 +21,11 @@ def blocks(document: str, language: str) -> list[str]:
 
 @pytest.fixture
 def environment(server: Server, tmp_path: Path) -> dict[str, str]:
-    """A reader's shell: pictures in ``pictures``, `stillroom` on the path, our server's address."""
+    """A reader's shell: pictures in ``pictures`` and, with captions, in ``captioned``; `stillroom`
+    on the path, our server's address."""
     pictures.write(tmp_path / "pictures", 2)
+    for path in pictures.write(tmp_path / "captioned", 2):
+        path.with_suffix(".txt").write_text(f"a photo of {path.stem}")
     return {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -46,6 +49,15 @@ def test_the_readmes_first_lora(environment: dict[str, str], tmp_path: Path) -> 
     assert {path.name for path in (tmp_path / "dog").iterdir()} >= {
         "pytorch_lora_weights.safetensors",
         "report.json",
+    }
+    assert list((tmp_path / "drawn").glob("*.png"))
+
+
+def test_the_readmes_student(environment: dict[str, str], tmp_path: Path) -> None:
+    script = blocks("README.md", "sh")[2].replace("--steps 400", "--steps 2")
+    run(["bash", "-euc", script], tmp_path, environment)
+    assert {path.name for path in (tmp_path / "student").iterdir()} == {
+        *("unet", "ssd1b.safetensors", "report.json", "sheet.png"),
     }
     assert list((tmp_path / "drawn").glob("*.png"))
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from api.answers import Job
 from api.client import Client
+from core import bases
 from tests.support import pictures
 from tests.support.nano import NUMPY_COPY
 from tests.support.server import Server
@@ -172,9 +173,7 @@ def test_prompts_and_images_come_in_order_with_their_settings(
 
 
 @NUMPY_COPY
-def test_plain_diffusers_loads_the_lora(
-    trained: Job, client: Client, server: Server, tmp_path: Path
-) -> None:
+def test_plain_diffusers_loads_the_lora(trained: Job, client: Client, tmp_path: Path) -> None:
     """The article's first snippet, word for word but for paths, repository ids and device."""
     assert trained["result"]
     row = client.artifact(trained["result"]["lora"])
@@ -183,7 +182,7 @@ def test_plain_diffusers_loads_the_lora(
     checkpoint = str(path.parent)
     prompt = PROMPT
 
-    pipe = DiffusionPipeline.from_pretrained(server.settings.models_path / BASE)
+    pipe = DiffusionPipeline.from_pretrained(bases.NANO_SSD_1B)
     pipe.set_progress_bar_config(disable=True)
     bare = pipe(
         prompt, num_inference_steps=2, generator=torch.manual_seed(1), output_type="np"

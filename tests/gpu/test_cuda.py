@@ -1,6 +1,8 @@
 """On a card: half-precision bases, fp32 adapters, and runs that repeat bit by bit when asked."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ from core.diffusion import components
 from core.diffusion.components import Components
 from core.diffusion.lora import Lora
 from core.inference import engine
-from core.specs import FineTuneSpec, GenerateSpec, LoraSpec
-from core.training import fine_tune, memory
+from core.layouts import SDXL, SSD_1B, Layout
+from core.specs import DistillSpec, FineTuneSpec, GenerateSpec, LoraSpec
+from core.training import distill, fine_tune, memory
 from core.training.data import Source
-from tests.support import pictures, real_size
+from tests.support import live_bytes, pictures, real_size
 
 pytestmark = pytest.mark.gpu
 
@@ -67,15 +70,63 @@ def test_the_same_request_gives_the_same_bytes(on_card: Components, tmp_path: Pa
     assert drawn[0] == drawn[1]
 
 
+def test_a_student_learns_in_half_precision(
+    nano_folders: Mapping[str, Path], tmp_path: Path
+) -> None:
+    teacher = components.load(
+        nano_folders["nano-sdxl"], device=torch.device("cuda:0"), dtype=torch.bfloat16
+    )
+    sources = [
+        Source(path, f"a photo of {path.stem}") for path in pictures.write(tmp_path / "pictures", 6)
+    ]
+    sample = {"prompts": ["a photo of a dog"], "every": 100, "steps": 2}
+    spec = DistillSpec.model_validate(
+        {"teacher": "nano-sdxl", "dataset": "d", "steps": 20, "learning_rate": 1e-4, "seed": 1}
+        | {"sample": sample, "gradient_checkpointing": True}
+    )
+    *_, last = distill.train(spec, teacher, sources, tmp_path / "out")
+    card = json.loads(last.outputs["report"].read_text())["card"]
+    assert card["error_to_teacher"]["mean"]["after"] < card["error_to_teacher"]["mean"]["before"]
+    assert teacher.unet.device.type == "cuda"
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_memory_table_of_students_is_what_a_card_holds(again: bool) -> None:
+    card, base = torch.device("cuda:0"), replace(bases.find("sdxl"), layout=SSD_1B)
+    teacher = on(card, SDXL, torch.bfloat16).requires_grad_(False)
+    student = on(card, SSD_1B, torch.float32).train()
+    if again:
+        student.enable_gradient_checkpointing()
+    memory.reset_peak(card)
+    before = torch.cuda.memory_allocated(card)
+    with card:
+        live_bytes.teach(teacher, student, base, base.native_size, 1)
+    held = (memory.peak_bytes(card) or 0) - before
+    own, gradients = estimate.footprint(base).student, 4 * base.parameters
+    assert own
+    told = (
+        gradients + own.checkpointed if again else estimate.GRADIENTS_AT_PEAK * gradients + own.kept
+    )
+    assert held < told * 1.1 + estimate.RUNTIME_BYTES / 2
+    assert held > told * 0.8
+
+
+def on(card: torch.device, layout: Layout, dtype: torch.dtype) -> Any:
+    """A UNet of real size with random weights."""
+    with torch.device("meta"):
+        unet = real_size.unet(layout).to(dtype)
+    unet = unet.to_empty(device=card)
+    with torch.no_grad():
+        for weight in unet.parameters():
+            torch.nn.init.normal_(weight, 0, 0.02)
+    return unet
+
+
 @pytest.mark.parametrize("again", [False, True])
 @pytest.mark.parametrize("name", ["ssd-1b", "sdxl"])
 def test_the_memory_table_is_what_a_card_holds(name: str, again: bool) -> None:
     base, card = bases.find(name), torch.device("cuda:0")
-    with torch.device("meta"):
-        unet = real_size.unet(base.layout).to(torch.bfloat16)
-    unet = unet.to_empty(device=card).requires_grad_(False)
-    for weight in unet.parameters():
-        torch.nn.init.normal_(weight, 0, 0.02)
+    unet = on(card, base.layout, torch.bfloat16).requires_grad_(False)
     lora = Lora(unet, LoraSpec(rank=1), seed=0)
     if again:
         unet.enable_gradient_checkpointing()

@@ -77,17 +77,22 @@ def of_a_distillation(student: UNetShape, side: int, batch: int, *, checkpointin
                 module.register_forward_hook(lambda *called: called[-1].float())
         if checkpointing:
             unet.enable_gradient_checkpointing()
-        compared = places(unet)
         live = LiveBytes(teacher, unet)
         with live:
-            with torch.no_grad(), recorded(teacher, compared) as taught:
-                told_BCHW = _predict(teacher, student, side, batch)
-            with torch.autocast("cpu", HALF, cache_enabled=False), recorded(unet, compared) as said:
-                answer_BCHW = _predict(unet, student, side, batch)
-            parts = [mse_per_sample(answer_BCHW, told_BCHW).mean()] * 2
-            parts += [feature_error(said[place], taught[place]) for place in compared]
-            torch.autograd.backward(torch.stack(parts).sum())
+            teach(teacher, unet, student, side, batch)
     return live.peak
+
+
+def teach(teacher: Any, unet: Any, student: UNetShape, side: int, batch: int) -> None:
+    """Forward and backward of a distillation's step, on torch's default device."""
+    compared, device = places(unet), next(unet.parameters()).device.type
+    with torch.no_grad(), recorded(teacher, compared) as taught:
+        told_BCHW = _predict(teacher, student, side, batch)
+    with torch.autocast(device, HALF, cache_enabled=False), recorded(unet, compared) as said:
+        answer_BCHW = _predict(unet, student, side, batch)
+    parts = [mse_per_sample(answer_BCHW, told_BCHW).mean()] * 2
+    parts += [feature_error(said[place], taught[place]) for place in compared]
+    torch.autograd.backward(torch.stack(parts).sum())
 
 
 def _unet(base: UNetShape, dtype: torch.dtype = HALF) -> Any:

@@ -1,4 +1,4 @@
-"""The nano pair, built once a test session, and LoRAs for it.
+"""The nano pair, and LoRAs for it.
 
 torch is imported inside, so that tests of the service side start without it.
 """
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from core import bases
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,14 +26,9 @@ tensors do not know numpy 2's ``copy`` argument."""
 
 
 @pytest.fixture(scope="session")
-def nano_folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+def nano_folders() -> Mapping[str, Path]:
     """Pipeline folders of ``nano-sdxl`` and ``nano-ssd-1b``. Read only."""
-    from core import bases
-    from core.nano import student
-
-    made = tmp_path_factory.mktemp("nano") / "nano-ssd-1b"
-    student.build(bases.NANO_SDXL, made)
-    return {"nano-sdxl": bases.NANO_SDXL, "nano-ssd-1b": made}
+    return {"nano-sdxl": bases.NANO_SDXL, "nano-ssd-1b": bases.NANO_SSD_1B}
 
 
 @pytest.fixture(scope="session")

@@ -107,6 +107,14 @@ def test_a_distillation_is_submitted_paused_and_resumed(on_server: Run, captione
     code, _, err = on_server("pause", job)
     assert (code, err.split(";")[0]) == (0, f"{job} is paused")
     assert on_server("resume", job) == (0, "", f"{job} is queued.\n")
+    for command in (
+        ("generate", "x", "--base", job),
+        ("fine-tune", "--base", job, "--dataset", dataset, "--instance-prompt", "x"),
+        ("distill", "--teacher", "nano-sdxl", "--dataset", dataset, "--student-init", "pretrained",
+         "--student-weights", job),
+    ):  # fmt: skip
+        code, _, err = on_server(*command)
+        assert (code, err.split(".")[0]) == (1, f"{job} has made no UNet: it is queued")
     on_server("cancel", job)
     code, _, err = on_server("pause", job)
     assert (code, "has ended (cancelled)" in err) == (1, True)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
+from PIL import Image
 from torch import nn
 
 from core.bases import CATALOGUE
@@ -29,6 +30,7 @@ from core.nano.recipe import (
     sitting,
     work,
 )
+from core.nano.recipe import pictures as picture_folder
 from core.nano.recipe.corpus import Corpus
 from core.nano.recipe.folder import UnfitFolder
 from core.nano.recipe.work import OtherSubjects
@@ -244,3 +246,23 @@ def test_the_recipe_runs_from_nothing_and_is_skipped_when_done(tmp_path: Path) -
     # diffusers and transformers, left to themselves, agree on a precision
     pipeline = StableDiffusionXLPipeline.from_pretrained(tmp_path / "nano-sdxl")
     assert {pipeline.unet.dtype, pipeline.text_encoder.dtype, pipeline.vae.dtype} == {torch.float32}
+
+
+def test_scenes_become_a_captioned_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "core.nano.recipe.pictures", str(tmp_path / "scenes")]
+    told = subprocess.run(
+        [*command, "--count", "20"], capture_output=True, text=True, check=True
+    ).stdout
+    assert told.startswith("20 pictures")
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "scenes" / "metadata.jsonl").read_text().splitlines()
+    ]
+    assert [row["file_name"] for row in rows] == [f"{number:05}.png" for number in range(20)]
+    for row, scene in zip(rows, picture_folder.scenes_of(CUTOUTS, [], 9101, 20), strict=True):
+        with Image.open(tmp_path / "scenes" / row["file_name"]) as picture:
+            assert picture.tobytes() == scene.picture.tobytes()
+        assert scene.content.subject is None or scene.content.subject in row["text"]
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 2
+    assert "exists" in again.stderr
