@@ -23,6 +23,7 @@ import httpx
 
 from api.answers import ENDED, Artifact, Dataset, Event, Forecast, Job, Upload
 from core.files.atomic import replacing
+from core.files.digest import sha256_of
 
 POLL_SECONDS = 0.25
 """Between two looks at a job: progress is written at most once a second."""
@@ -235,7 +236,7 @@ class Client:
 
     def download(self, artifact: str | Artifact, path: Path) -> Path:
         """Puts an artifact's file at ``path``, or all its files into that folder: each whole and
-        with the hash of its row, or not at all."""
+        with the hash of its row, or not at all. Of a folder, what is there already stays."""
         row = self.artifact(artifact) if isinstance(artifact, str) else artifact
         if not is_folder(row):
             self._fetch(_path("/v1/artifacts", row["id"], "content"), path, row["sha256"])
@@ -243,6 +244,8 @@ class Client:
         for file in row["files"]:
             # names are text of somebody's: never a way out of the folder
             place = path / Path(file["path"]).name
+            if place.is_file() and sha256_of(place) == file["sha256"]:
+                continue
             url = _path("/v1/artifacts", row["id"], "files", quote(file["path"]))
             self._fetch(url, place, file["sha256"])
         return path

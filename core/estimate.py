@@ -1,14 +1,12 @@
 """What a job will take, before anything is computed: bytes of memory and of disk.
 
-Activations are read from a table. It was counted by running the code itself on tensors without
-data, at each base's own size, a batch of one, in half precision; a test counts again. They grow
-with pixels, with the batch and with the width of a number.
+Activations are those of the table of footprints. They grow with pixels, with the batch and with the
+width of a number.
 """
 
-from dataclasses import dataclass
-
+from core.footprints import Taught, footprint
 from core.ladder import Rung
-from core.layouts import LAYOUTS, NANO_WIDTHS, REAL_WIDTHS, UNetShape
+from core.layouts import LAYOUTS, UNetShape
 from core.specs import DistillSpec, FineTuneSpec, GenerateSpec, LoraSpec, TrainingSpec
 
 FLOAT32 = 4
@@ -22,80 +20,6 @@ GRADIENTS_AT_PEAK = 0.45
 counted like the table: 0.43 to 0.45."""
 DROPOUT = 1.5
 """Each adapter keeps its own input and a mask: activations times this, at most."""
-
-
-@dataclass(frozen=True)
-class Held:
-    """Bytes held at the peak of a LoRA step, its gradients left out: with all activations kept, and
-    with those of each block computed again."""
-
-    kept: float
-    checkpointed: float
-
-
-@dataclass(frozen=True)
-class Family:
-    """What bases of one size share: parts beside the UNet, and the bytes that a pass of the UNet
-    without gradients, and the VAE's encoding and decoding, hold at their peaks."""
-
-    forward: float
-    encode: float
-    decode: float
-    vae_parameters: int
-    text_parameters: int
-    text_width: int
-    latent_factor: int
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """Of one UNet: a training step with a LoRA on attention, or on all of the transformers; or of
-    the whole UNet as SDXL's student, where it may be one."""
-
-    family: Family
-    attention: Held
-    transformer: Held
-    student: Held | None = None
-
-
-_REAL = Family(
-    forward=166e6,
-    encode=1348e6,
-    decode=1611e6,
-    vae_parameters=83_653_863,
-    text_parameters=817_720_320,
-    text_width=2048,
-    latent_factor=8,
-)
-_NANO = Family(
-    forward=0.23e6,
-    encode=0.55e6,
-    decode=0.79e6,
-    vae_parameters=681_911,
-    text_parameters=470_400,
-    text_width=128,
-    latent_factor=4,
-)
-FOOTPRINTS = {
-    ("ssd-1b", REAL_WIDTHS): Footprint(
-        _REAL, Held(3317e6, 441e6), Held(3951e6, 518e6), Held(5274e6, 546e6)
-    ),
-    ("sdxl", REAL_WIDTHS): Footprint(_REAL, Held(5646e6, 543e6), Held(6783e6, 623e6)),
-    ("vega", REAL_WIDTHS): Footprint(
-        _REAL, Held(1980e6, 384e6), Held(2326e6, 463e6), Held(3533e6, 546e6)
-    ),
-    ("sdxl", NANO_WIDTHS): Footprint(_NANO, Held(6.49e6, 0.33e6), Held(7.38e6, 0.32e6)),
-    ("ssd-1b", NANO_WIDTHS): Footprint(
-        _NANO, Held(3.94e6, 0.40e6), Held(4.48e6, 0.37e6), Held(6.27e6, 0.61e6)
-    ),
-    ("vega", NANO_WIDTHS): Footprint(
-        _NANO, Held(2.50e6, 0.40e6), Held(2.80e6, 0.37e6), Held(4.35e6, 0.61e6)
-    ),
-}
-
-
-def footprint(shape: UNetShape) -> Footprint:
-    return FOOTPRINTS[shape.layout.id, shape.widths]
 
 
 def training_bytes(
@@ -203,7 +127,7 @@ def _distill_bytes(
         count * width for count in (teacher.parameters, own.vae_parameters, own.text_parameters)
     )
     gradients = FLOAT32 * student.parameters
-    kept = FLOAT32 * student.parameters + _state_bytes(spec, student.parameters)
+    kept = FLOAT32 * student.parameters + _state_bytes(spec, student)
     beside = unet + kept + (0 if on_gpu else vae + text)
     aside = on_gpu and rung.checkpointing
     stages = [
@@ -219,8 +143,9 @@ def _distill_bytes(
         + (vae if on_gpu else 0)
         + max(own.decode, 2 * own.forward) * grown,
     ]
-    if not on_gpu:  # cut out of a copy of the teacher, on the host
-        stages.append(beside + FLOAT32 * teacher.parameters)
+    if not on_gpu:  # cut out of a copy of the teacher, before the first step and after the last
+        cut = FLOAT32 * teacher.parameters, width * (teacher.parameters + student.parameters)
+        stages.append(beside + max(cut))
     return RUNTIME_BYTES + round(max(stages))
 
 
@@ -237,9 +162,10 @@ def _fine_tune_disk_bytes(spec: FineTuneSpec, base: UNetShape, steps: int, pictu
 
 def _distill_disk_bytes(spec: DistillSpec, teacher: UNetShape, steps: int, pictures: int) -> int:
     own, side = footprint(teacher).family, spec.resolution or teacher.native_size
-    parameters = student_shape(spec, teacher).parameters
+    student = student_shape(spec, teacher)
+    parameters = student.parameters
     unet, beside = 2 * parameters, 2 * (own.vae_parameters + own.text_parameters)
-    checkpoint = FLOAT32 * parameters + _state_bytes(spec, parameters)
+    checkpoint = FLOAT32 * parameters + _state_bytes(spec, student)
     snapshots = (steps - 1) // spec.keep_every if spec.keep_every else 0
     rounds = steps // spec.sample.every + 1 + snapshots if spec.sample else 0
     drawn = rounds * len(spec.sample.prompts) * _png_bytes(2 * side, side) if spec.sample else 0
@@ -259,19 +185,23 @@ def _student_bytes(
     spec: DistillSpec, student: UNetShape, rung: Rung, gradients: int, grown: float
 ) -> float:
     """Activations and gradients of a step at their peak: as the ones go the others come."""
-    held = footprint(student).student
-    assert held, "a layout that a spec may name"
+    held = _taught(student)
     least = gradients + held.checkpointed * rung.micro_batch * grown
     if rung.checkpointing:
         return least
     return max(least, GRADIENTS_AT_PEAK * gradients + held.kept * rung.micro_batch * grown)
 
 
-def _state_bytes(spec: TrainingSpec, parameters: int) -> int:
-    """Of an optimizer and an average over so many weights. Adafactor's rows and columns are as
-    good as nothing."""
-    copies = (2 if spec.optimizer == "adamw" else 0) + (1 if spec.ema else 0)
-    return FLOAT32 * parameters * copies
+def _state_bytes(spec: DistillSpec, student: UNetShape) -> int:
+    """Of the optimizer, and of an average."""
+    state = 2 * student.parameters if spec.optimizer == "adamw" else _taught(student).adafactor
+    return FLOAT32 * (state + (student.parameters if spec.ema else 0))
+
+
+def _taught(student: UNetShape) -> Taught:
+    taught = footprint(student).student
+    assert taught, "a layout that a spec may name"
+    return taught
 
 
 def _rows(spec: TrainingSpec, base: UNetShape, rung: Rung, pictures: int) -> int:

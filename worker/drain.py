@@ -175,6 +175,7 @@ class Drain:
             case Snapshot():
                 files = self._patiently(partial(record.put, Path(word.path)))
                 self._patiently(partial(record.snapshot, word.step, files))
+                _remove(Path(word.path))
             case Checkpoint():
                 self._keep(word, record)
             case Done():
@@ -239,3 +240,11 @@ class Drain:
                     raise
                 log.warning("waiting: %s", error.detail)
                 self._stopping.wait(_AWAY_SECONDS)
+
+
+def _remove(path: Path) -> None:
+    """A file or folder of the runner's that the store has."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -52,11 +52,11 @@ class Run(Frame):
     pictures: list[PictureFile] = []
     loras: list[LoraFile] = []
     start: str | None = None
-    """What to begin with: a LoRA's file, or a UNet's folder."""
+    """The file of a LoRA to begin with."""
     start_base: BaseFolder | None = None
-    """Or the base whose UNet it is."""
-    checkpoints: list[str] = []
-    """Folders of this job to go on from, the newest first."""
+    """Or the base whose UNet to begin with."""
+    checkpoint: str | None = None
+    """Folder of this job to go on from."""
     first_rung: int = 0
     """Of the memory ladder."""
     cache: str
@@ -110,6 +110,8 @@ class Report(Frame):
     steps: int
     message: str
     loss: float | None = None
+    loss_step: int | None = None
+    """The step at which the loss was read: a row that is written may be of a later one."""
     terms: dict[str, float] | None = None
     """Of the loss."""
     learning_rate: float | None = None

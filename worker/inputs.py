@@ -1,7 +1,7 @@
 """What a job needs on this disk before its runner may begin."""
 
 import logging
-from collections.abc import Iterator
+import shutil
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +15,7 @@ from core.config import Settings
 from core.datasets import service as datasets
 from core.db.models import Job
 from core.errors import JobFailure, NotFound
+from core.files.digest import sha256_of
 from core.jobs import pipelines
 from core.jobs.admission import parse
 from core.jobs.pipelines import Pipeline
@@ -83,6 +84,7 @@ def lay_out(needed: Needed, job: Job, store: Store, settings: Settings, folder: 
     start = folder / "start.safetensors" if needed.start_key else None
     if needed.start_key and start:
         store.fetch(needed.start_key, start)
+    checkpoint = _checkpoint(job, store, folder)
     out = folder / "out"
     out.mkdir()
     return Run(
@@ -90,40 +92,46 @@ def lay_out(needed: Needed, job: Job, store: Store, settings: Settings, folder: 
         attempt=job.attempt,
         kind=job.kind,
         spec=job.spec,
-        base=_base_folder(needed.base, store, settings),
+        base=_base_folder(needed.base, store, settings, folder / "unet"),
         pictures=pictures,
         loras=loras,
         start=str(start) if start else None,
-        start_base=_base_folder(needed.start, store, settings) if needed.start else None,
-        checkpoints=[str(path) for path in _checkpoints(job, store, folder)],
+        start_base=(
+            _base_folder(needed.start, store, settings, folder / "start") if needed.start else None
+        ),
+        checkpoint=str(checkpoint) if checkpoint else None,
         first_rung=job.rung,
         cache=str(settings.cache_path / sha256(job.owner.encode()).hexdigest()[:16]),
         out=str(out),
     )
 
 
-def _base_folder(base: Pipeline, store: Store, settings: Settings) -> BaseFolder:
-    """With the UNet of an artifact on this disk, where it is one."""
-    unet = None
+def _base_folder(base: Pipeline, store: Store, settings: Settings, unet: Path) -> BaseFolder:
+    """Where it is an artifact, its UNet is put into the folder ``unet``."""
     if base.unet:
         files = artifacts.files_of(base.unet)
-        unet = str(unets.lay_out(settings.unets_path, base.unet.id, files, store))
+        unets.lay_out(settings.unets_path, base.unet.id, files, store, unet)
     return BaseFolder(
         id=base.id,
         folder=str(bases.folder(base.parts, settings)),
         embedded=bases.is_embedded(base.parts, settings),
-        unet=unet,
+        unet=str(unet) if base.unet else None,
     )
 
 
-def _checkpoints(job: Job, store: Store, folder: Path) -> Iterator[Path]:
-    """Where earlier attempts stood, the newest first; one that the store lost is left out."""
+def _checkpoint(job: Job, store: Store, folder: Path) -> Path | None:
+    """Where the last attempt stood: the newest checkpoint that the store still has whole. A second
+    one may be of as many gigabytes again."""
     for checkpoint in job.checkpoints:
         path = folder / "checkpoints" / f"step-{checkpoint['step']:08d}"
         try:
             for file in checkpoint["files"]:
                 store.fetch(file["store_key"], path / file["path"])
-        except NotFound:
-            log.warning("the store has lost the checkpoint of step %d", checkpoint["step"])
+                if sha256_of(path / file["path"]) != file["sha256"]:
+                    raise NotFound(f"{file['path']} is not what was stored.")
+        except NotFound as lost:
+            log.warning("no checkpoint of step %d: %s", checkpoint["step"], lost.detail)
+            shutil.rmtree(path, ignore_errors=True)
         else:
-            yield path
+            return path
+    return None

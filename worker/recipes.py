@@ -62,7 +62,7 @@ class Bench:
         how: dict[str, Any] = {
             "cache": Cache(Path(run.cache), links=out / "links"),
             "start": _start(run),
-            "checkpoints": [Path(path) for path in run.checkpoints],
+            "checkpoints": [Path(run.checkpoint)] if run.checkpoint else [],
             "first_rung": run.first_rung,
         }
         training = (
@@ -135,6 +135,7 @@ def _training_words(report: StepReport) -> Generator[Word]:
         steps=report.steps,
         message=report.message,
         loss=report.loss,
+        loss_step=None if report.loss is None else report.step,
         terms=dict(report.terms) or None,
         learning_rate=report.learning_rate,
         seconds_per_step=report.seconds_per_step,

@@ -25,7 +25,7 @@ from core.ids import new_id
 from core.jobs import pipelines, rates
 from core.jobs.admission import parse
 from core.jobs.attempt import Attempt
-from core.jobs.service import progress_of
+from core.jobs.progress import progress_of
 from core.jobs.states import Wish
 from core.jobs.transition import EventType
 from core.specs import DistillSpec, FineTuneSpec
@@ -75,6 +75,7 @@ class Record:
         self._first_step: tuple[int, float] | None = None
         self._pictures: list[str] = []
         self._snapshots: list[str] = []
+        self._kept_snapshots: set[int] = set()
         self._checkpoints: list[dict[str, Any]] = list(job.checkpoints)
 
     @property
@@ -92,7 +93,9 @@ class Record:
             kept = artifacts.discard_made_by(session, self.job.id, from_step=step)
             self.attempt.tell(session, "log", {"message": message})
         self._pictures = [artifact.id for artifact in kept if artifact.role == "sample"]
-        self._snapshots = [artifact.id for artifact in kept if artifact.role == "snapshot"]
+        snapshots = [artifact for artifact in kept if artifact.role == "snapshot"]
+        self._snapshots = [artifact.id for artifact in snapshots]
+        self._kept_snapshots = {artifact.facts["step"] for artifact in snapshots}
         files = [artifact.files for artifact in kept]
         files += [checkpoint["files"] for checkpoint in self._checkpoints]
         keep = frozenset(file["store_key"] for file in chain.from_iterable(files))
@@ -150,7 +153,10 @@ class Record:
         self._pictures.append(artifact_id)
 
     def snapshot(self, step: int, files: Sequence[StoredFile]) -> None:
-        """What a training has made on the way."""
+        """What a training has made on the way. One that an earlier attempt has told stays the one:
+        others may name it."""
+        if step in self._kept_snapshots:
+            return
         kind = _SNAPSHOTS[self.job.kind]
         with self.database.write() as session:
             facts = self._facts_of(kind[0]) | {"step": step}
@@ -243,7 +249,8 @@ class Record:
             report.step, report.steps, message=report.message, eta_seconds=_eta_seconds(report)
         )
         figures = report.model_dump(
-            include={"loss", "terms", "learning_rate", "seconds_per_step"}, exclude_none=True
+            include={"loss", "loss_step", "terms", "learning_rate", "seconds_per_step"},
+            exclude_none=True,
         )
         job = self.attempt.tell(session, "progress", progress | figures, progress=progress)
         self.wish = workers.wish(job.cancel_requested, job.pause_requested)

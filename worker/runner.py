@@ -130,8 +130,8 @@ def carry_out(words: Generator[Word], run: Run, orders: Orders) -> Word:
 def _out_of_memory() -> Failed:
     return Failed(
         code="out_of_memory",
-        detail="The device's memory did not hold this job: use a smaller resolution, batch or "
-        "rank, or turn gradient checkpointing on.",
+        detail="The device's memory did not hold this job: ask for fewer pixels or a smaller "
+        "batch, and leave `gradient_checkpointing` to auto.",
     )
 
 

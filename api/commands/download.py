@@ -52,19 +52,21 @@ def _names(artifacts: list[Artifact]) -> list[str]:
 
 def _fetch(client: Client, artifact: Artifact, folder: Path, name: str) -> None:
     path = folder / Path(name).name  # names are text of somebody's: never a way out of the folder
-    if not path.exists():
-        client.download(artifact, path)
-        say(f"{artifact['role']}, {bytes_text(artifact['bytes'])}")
-    elif not _is_there(artifact, path):
+    places = _places(artifact, path)
+    there = [place for place in places if place.exists()]
+    strange = any(not place.is_file() or sha256_of(place) != places[place] for place in there)
+    if strange or (is_folder(artifact) and path.is_file()):
         raise ClientError(
             f"{short(path)} is something else already; move it, or give another folder with --to."
         )
+    if len(there) < len(places):  # of a folder, a download that broke off leaves the first files
+        client.download(artifact, path)
+        say(f"{artifact['role']}, {bytes_text(artifact['bytes'])}")
     line(short(path))
 
 
-def _is_there(artifact: Artifact, path: Path) -> bool:
-    """Whether all of it lies at ``path``, as it was made."""
-    places = {path / Path(file["path"]).name: file["sha256"] for file in artifact["files"]}
+def _places(artifact: Artifact, path: Path) -> dict[Path, str]:
+    """Where its files belong, with their hashes."""
     if not is_folder(artifact):
-        places = {path: artifact["sha256"]}
-    return all(place.is_file() and sha256_of(place) == digest for place, digest in places.items())
+        return {path: artifact["sha256"]}
+    return {path / Path(file["path"]).name: file["sha256"] for file in artifact["files"]}

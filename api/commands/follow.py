@@ -50,11 +50,11 @@ def _as_bar(looks: Iterator[tuple[Job, float | None]]) -> Job:
 
 
 def _draw(bar: Progress, task: TaskID, job: Job, loss: float | None) -> None:
-    steps = job["progress"]["steps"] or None
+    steps, running = job["progress"]["steps"] or None, job["state"] == "running"
     bar.update(
         task,
-        description=job["progress"]["message"] or job["state"],
-        total=steps if job["state"] == "running" else None,
+        description=job["progress"]["message"] if running else job["state"],
+        total=steps if running else None,
         completed=job["progress"]["step"],
         words=_words(job, loss),
     )

@@ -60,7 +60,7 @@ def fine_tune(
 ) -> None:
     """Train a LoRA on a dataset; the job's id is printed."""
     with connect(url, home) as client:
-        _take_artifacts(client, spec, base="unet", init_from="lora")
+        _take_artifacts(client, "fine_tune", spec)
         if dry_run:
             return _tell(client.rehearse("fine_tune", spec))
         job = client.fine_tune(spec, **_about(name, priority, label))
@@ -88,8 +88,7 @@ def distill(
 ) -> None:
     """Train a smaller UNet to answer as its teacher does; the job's id is printed."""
     with connect(url, home) as client:
-        _take_artifacts(client, spec, init_from="unet")
-        _take_artifacts(client, spec.get("student", {}), weights="unet")
+        _take_artifacts(client, "distill", spec)
         if dry_run:
             return _tell(client.rehearse("distill", spec))
         job = client.distill(spec, **_about(name, priority, label))
@@ -122,7 +121,7 @@ def generate(
     """Draw pictures; the job's id is printed."""
     spec["prompt"] = prompt[0] if len(prompt) == 1 else prompt
     with connect(url, home) as client:
-        _take_artifacts(client, spec, base="unet")
+        _take_artifacts(client, "generate", spec)
         spec |= given(loras=[_lora_use(client, text) for text in lora or []] or None)
         if dry_run:
             return _tell(client.rehearse("generate", spec))
@@ -162,6 +161,7 @@ def train(
     for text in change or []:
         recipes.change(spec, text)
     with connect(url, home) as client:
+        _take_artifacts(client, kind, spec)
         if dry_run:
             return _tell(client.rehearse(kind, spec))
         job = client.submit(kind, spec, **_about(name, priority, label))
@@ -204,11 +204,16 @@ def _lora_use(client: Client, text: str) -> dict[str, Any]:
     return given(artifact=artifact, weight=_number(weight, text) if weight else None)
 
 
-def _take_artifacts(client: Client, spec: dict[str, Any], **roles: str) -> None:
-    """Puts what a job made in the place of its id, in those fields of ``spec``."""
-    for field, role in roles.items():
-        if str(spec.get(field)).startswith("job_"):
-            spec[field] = _made_by(client.job(spec[field]), role)
+def _take_artifacts(client: Client, kind: str, spec: dict[str, Any]) -> None:
+    """Puts what a job made in the place of its id, wherever a spec may name a UNet or a LoRA."""
+    start = "unet" if kind == "distill" else "lora"
+    for part, field, role in (
+        (spec, "base", "unet"),
+        (spec, "init_from", start),
+        (spec.get("student") or {}, "weights", "unet"),
+    ):
+        if str(part.get(field)).startswith("job_"):
+            part[field] = _made_by(client.job(part[field]), role)
 
 
 def _made_by(job: Job, role: str) -> str:
@@ -347,8 +352,7 @@ def cancel(job_id: JobId, url: Url = None, home: Home = None) -> None:
 
 
 def pause(job_id: JobId, url: Url = None, home: Home = None) -> None:
-    """Take a job out of the queue: at once where it waits, saved after the present step where it
-    runs."""
+    """Take a job out of the queue, or off its device after this step; a training is saved."""
     with connect(url, home) as client:
         job = client.pause(job_id)
     now = "is paused" if job["state"] == "paused" else "pauses after its present step"

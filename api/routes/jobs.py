@@ -127,8 +127,8 @@ def cancel_job(job_id: str, caller: WriterDep, database: DatabaseDep) -> JobRead
 
 @router.post("/{job_id}/pause", status_code=202)
 def pause_job(job_id: str, caller: WriterDep, database: DatabaseDep) -> JobRead:
-    """Out of the queue at once while it waits; at its next step, saved, while it runs. Repeating is
-    harmless."""
+    """Out of the queue at once while it waits; after its present step while it runs: a training is
+    saved, a drawing begins again. Repeating is harmless."""
     with database.write() as session:
         return JobRead.of(jobs.pause(session, caller.owner, job_id), None)
 
@@ -153,7 +153,7 @@ def extend_job(
     bell: BellDep,
     response: Response,
 ) -> JobRead:
-    """A new job that goes on where a finished fine-tune ended. Under a constant schedule it ends as
+    """A new job that goes on where a finished training ended. Under a constant schedule it ends as
     one run of all the steps would have."""
     with database.write() as session:
         job = jobs.extend(session, settings, caller.owner, job_id, steps=body.steps)

@@ -104,15 +104,15 @@ def require_ready(session: Session, dataset: Dataset) -> int:
     return images
 
 
-def require_captions(session: Session, dataset: Dataset) -> None:
-    """Raises DatasetNotCaptioned when a picture has none."""
+def require_captions(session: Session, dataset: Dataset, *, other: str = "") -> None:
+    """Raises DatasetNotCaptioned when a picture has none; ``other``: what else would do."""
     bare = session.scalar(
         select(func.count()).where(Image.dataset_id == dataset.id, Image.caption.is_(None))
     )
     if bare:
         raise DatasetNotCaptioned(
-            f"{bare} pictures of dataset {dataset.id} have no caption. Send captions as .txt files "
-            "or a metadata.jsonl, or name what all pictures show with `instance_prompt`."
+            f"Pictures of dataset {dataset.id} without a caption: {bare}. Send captions as .txt "
+            f"files or a metadata.jsonl{other}."
         )
 
 

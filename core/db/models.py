@@ -131,6 +131,8 @@ class Job(Base):
     """Raised by the worker that lives. Only whether it moves is looked at, never a clock."""
     cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
     pause_requested: Mapped[bool] = mapped_column(Boolean, default=False)
+    pauses: Mapped[int] = mapped_column(default=0)
+    """Attempts that ended because somebody asked for it."""
     parent: Mapped[str | None] = mapped_column(String(40))
     """The job that this one goes on from."""
     checkpoints: Mapped[list[Any]] = mapped_column(default=list)

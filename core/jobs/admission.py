@@ -11,7 +11,7 @@ from core import bases
 from core.artifacts import service as artifacts
 from core.config import Settings
 from core.datasets import service as datasets
-from core.db.models import Artifact, Job
+from core.db.models import Artifact, Dataset, Job
 from core.errors import LayoutMismatch, NotFound, TooMany, Unprocessable
 from core.jobs import pipelines
 from core.jobs.pipelines import Pipeline
@@ -86,9 +86,11 @@ def _available(session: Session, owner: str, base_id: str) -> Pipeline:
 
 
 def _admit_fine_tune(session: Session, owner: str, spec: FineTuneSpec, base: Pipeline) -> Admitted:
-    captioned = spec.instance_prompt is None
-    dataset, images = _take_dataset(session, owner, spec.dataset, captioned=captioned)
-    inputs = [dataset, *_unet_input(base)]
+    dataset, images = _take_dataset(session, owner, spec.dataset)
+    if spec.instance_prompt is None:
+        other = ", or name what all pictures show with `instance_prompt`"
+        datasets.require_captions(session, dataset, other=other)
+    inputs = [("dataset", dataset.id), *_unet_input(base)]
     if spec.init_from:
         _require_start(session, artifacts.get(session, owner, spec.init_from), spec, base)
         inputs.append(("artifact", spec.init_from))
@@ -103,8 +105,9 @@ def _admit_distill(session: Session, owner: str, spec: DistillSpec, teacher: Pip
             f"`teacher` '{teacher.id}' is of layout {teacher.layout.id}: a teacher is of SDXL's, "
             "such as sdxl or nano-sdxl."
         )
-    dataset, images = _take_dataset(session, owner, spec.dataset, captioned=True)
-    inputs, also_base = [dataset], None
+    dataset, images = _take_dataset(session, owner, spec.dataset)
+    datasets.require_captions(session, dataset)
+    inputs, also_base = [("dataset", dataset.id)], None
     if spec.start:
         start = _available(session, owner, spec.start)
         _require_student(start, spec, teacher)
@@ -115,16 +118,11 @@ def _admit_distill(session: Session, owner: str, spec: DistillSpec, teacher: Pip
     return Admitted(filled, steps, inputs, teacher, also_base, pictures=images)
 
 
-def _take_dataset(
-    session: Session, owner: str, dataset_id: str, *, captioned: bool
-) -> tuple[tuple[str, str], int]:
-    """The dataset as an input, frozen, and how many pictures it holds."""
+def _take_dataset(session: Session, owner: str, dataset_id: str) -> tuple[Dataset, int]:
+    """The dataset, frozen, and how many pictures it holds."""
     dataset = datasets.get(session, owner, dataset_id)
     datasets.freeze(session, dataset)  # before counting: nothing is added from here on
-    images = datasets.require_ready(session, dataset)
-    if captioned:
-        datasets.require_captions(session, dataset)
-    return ("dataset", dataset.id), images
+    return dataset, datasets.require_ready(session, dataset)
 
 
 def _filled(spec: T, base: Pipeline, images: int) -> T:

@@ -10,11 +10,12 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from core.db.models import Job, now
+from core.jobs.progress import at_rest
 from core.jobs.states import State
 from core.jobs.transition import EventType, move, record
 
 MAX_ATTEMPTS = 20
-"""Whatever the reasons were: a job that was begun so often is not going to end."""
+"""Whatever the reasons were, but for pauses: a job that was begun so often is not going to end."""
 
 
 class LeaseLost(Exception):
@@ -99,7 +100,9 @@ class Attempt:
         It ends instead when somebody asked to cancel it meanwhile, or after too many attempts; and
         it waits, out of the queue, when somebody asked to pause it.
         """
-        session.get(Job, self.job_id, with_for_update=True)  # so that no cancel slips in between
+        job = session.get(Job, self.job_id, with_for_update=True)  # no cancel slips in between
+        if job is None:
+            return None
         leave = partial(
             move,
             session,
@@ -120,11 +123,16 @@ class Attempt:
             "rung": Job.rung if rung is None else rung,
         }
         paused = leave(
-            Job.pause_requested.is_(True), to=State.PAUSED, pause_requested=False, **back
+            Job.pause_requested.is_(True),
+            to=State.PAUSED,
+            pause_requested=False,
+            pauses=Job.pauses + 1,
+            progress=at_rest(job.progress, State.PAUSED),
+            **back,
         )
         if paused:
             return paused
-        if self.number >= MAX_ATTEMPTS:
+        if self.number - job.pauses >= MAX_ATTEMPTS:
             detail = f"It was begun {self.number} times and never came to an end ({reason})."
             error = {"code": "worker_lost", "detail": detail}
             return leave(to=State.FAILED, error=error, finished_at=now())
@@ -132,6 +140,7 @@ class Attempt:
             to=State.QUEUED,
             queued_at=now(),
             not_before=now() + timedelta(seconds=pause_seconds) if pause_seconds else None,
+            progress=at_rest(job.progress, State.QUEUED),
             **back,
         )
 

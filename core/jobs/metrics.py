@@ -11,7 +11,8 @@ from core.db.models import Event
 
 @dataclass(frozen=True)
 class Metrics:
-    """Lists of one length, one entry a step that was read; None where a row told nothing."""
+    """Lists of one length, an entry a reading of the loss that was told: at most one a second. None
+    where it told nothing."""
 
     step: list[int] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
@@ -31,14 +32,15 @@ def of(session: Session, job_id: str) -> Metrics:
     rows: list[dict[str, Any]] = []
     last_attempt = 0
     for attempt, data in told:
+        if data.get("loss") is None:
+            continue
         if attempt != last_attempt:
-            rows = [row for row in rows if row["step"] < data["step"]]
+            rows = [row for row in rows if row["loss_step"] < data["loss_step"]]
         last_attempt = attempt
-        if data.get("loss") is not None:
-            rows.append(data)
+        rows.append(data)
     names = dict.fromkeys(name for row in rows for name in row.get("terms", ()))
     return Metrics(
-        step=[row["step"] for row in rows],
+        step=[row["loss_step"] for row in rows],
         loss=[row["loss"] for row in rows],
         learning_rate=[row.get("learning_rate") for row in rows],
         seconds_per_step=[row.get("seconds_per_step") for row in rows],

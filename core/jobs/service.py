@@ -15,6 +15,7 @@ from core.jobs import forecast
 from core.jobs.admission import admit, parse, require_room
 from core.jobs.claim import CLAIM_ORDER, turn_of
 from core.jobs.forecast import Forecast, require_fit
+from core.jobs.progress import at_rest, progress_of
 from core.jobs.states import TERMINAL, State, allowed_actions
 from core.jobs.transition import move, record
 from core.specs import AnySpec
@@ -103,18 +104,6 @@ def extend(session: Session, settings: Settings, owner: str, job_id: str, *, ste
     return job
 
 
-def progress_of(
-    step: int, steps: int, *, message: str, eta_seconds: float | None = None
-) -> dict[str, Any]:
-    return {
-        "step": step,
-        "steps": steps,
-        "fraction": round(step / steps, 4),
-        "eta_seconds": eta_seconds,
-        "message": message,
-    }
-
-
 def get(session: Session, owner: str, job_id: str) -> Job:
     job = session.scalar(select(Job).where(Job.id == job_id, Job.owner == owner))
     if job is None:
@@ -174,7 +163,8 @@ def pause(session: Session, owner: str, job_id: str) -> Job:
     _require_life(job, "pause")
     if state == State.RUNNING:
         return _ask(session, job, "pause requested", pause_requested=True)
-    return _changed(move(session, job_id=job_id, start=state, to=State.PAUSED))
+    waiting = at_rest(job.progress, State.PAUSED)
+    return _changed(move(session, job_id=job_id, start=state, to=State.PAUSED, progress=waiting))
 
 
 def resume(session: Session, owner: str, job_id: str) -> Job:
@@ -189,7 +179,11 @@ def resume(session: Session, owner: str, job_id: str) -> Job:
         return _ask(session, job, "pause withdrawn", pause_requested=False)
     if state != State.PAUSED:
         return job
-    queued: dict[str, Any] = {"queued_at": now(), "not_before": None}
+    queued: dict[str, Any] = {
+        "queued_at": now(),
+        "not_before": None,
+        "progress": at_rest(job.progress, State.QUEUED),
+    }
     return _changed(move(session, job_id=job_id, start=state, to=State.QUEUED, **queued))
 
 

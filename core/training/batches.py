@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from core.diffusion.losses import min_snr_weights
 from core.diffusion.noise import ForwardProcess
 from core.specs import TrainingSpec
 from core.training import draws
@@ -97,6 +99,17 @@ class Batches:
             pooled_BP=shown.pooled_BP,
             time_ids_B6=shown.time_ids_B6,
         )
+
+    def weights_B(self, batch: Batch) -> Tensor:
+        """How much each sample's answer counts: 1, or by its timestep where the spec says so."""
+        if self.spec.snr_gamma is None:
+            return torch.ones_like(batch.timesteps_B, dtype=torch.float32)
+        return self._weight_T[batch.timesteps_B]
+
+    @cached_property
+    def _weight_T(self) -> Tensor:
+        assert self.spec.snr_gamma is not None, "only asked for where weights are wanted"
+        return min_snr_weights(self.process, self.spec.snr_gamma)
 
     def _noise(self, lesson: Lesson, ordinals: Sequence[int]) -> Tensor:
         """Gaussian, on the CPU."""

@@ -56,10 +56,10 @@ def make(
 ) -> Generator[StepReport, None, dict[str, object]]:
     """What the report says of the three. Yields ``report`` at each cell of the grid."""
     tally = _Tally(places(trio.after), trio.after.device)
-    for batch in grid:
-        tally.see(trio, batch)
+    for cell in grid:
+        tally.see(trio, cell)
         yield report
-    pair = batch.beside(batch)  # with guidance, a picture is two rows
+    pair = cell.beside(cell)  # a denoising step with guidance: a picture is two rows
     return {
         "architecture": _architecture(trio),
         "parameters": {
@@ -74,7 +74,7 @@ def make(
             "teacher": _peak_bytes(trio.teacher, pair),
             "student": _peak_bytes(trio.after, pair),
         },
-        "pictures": "held out" if grid.kept_out else "learnt",
+        "pictures": f"{len(grid.pictures)}, {'held out' if grid.kept_out else 'learnt'}",
         **tally.told(len(grid)),
     }
 

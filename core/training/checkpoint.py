@@ -6,6 +6,7 @@ it since. Never a pickle.
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,4 +59,7 @@ def prune(parent: Path, kept: int) -> None:
     """Removes all but the newest of the checkpoints in a folder, by their names."""
     folders = sorted(path for path in parent.iterdir() if not path.name.startswith("."))
     for folder in folders[:-kept]:
-        shutil.rmtree(folder)
+        aside = folder.with_name(f".{folder.name}.gone")
+        with suppress(FileNotFoundError):  # whoever stores them has taken it away
+            folder.rename(aside)
+            shutil.rmtree(aside)

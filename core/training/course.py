@@ -3,7 +3,6 @@ number."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -11,7 +10,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from core.diffusion.lora import Lora
-from core.diffusion.losses import min_snr_weights, mse_per_sample
+from core.diffusion.losses import mse_per_sample
 from core.specs import FineTuneSpec
 from core.training import draws, export
 from core.training.batches import Batch, Batches
@@ -75,11 +74,4 @@ class Course:
     def _weighted_errors(self, batch: Batch) -> Tensor:
         """The UNet's squared error for each sample, as much as its timestep counts, shape (B,)."""
         errors_B = mse_per_sample(batch.asked_of(self.unet), batch.target_BCHW)
-        if self.spec.snr_gamma is None:
-            return errors_B
-        return errors_B * self._weight_T[batch.timesteps_B]
-
-    @cached_property
-    def _weight_T(self) -> Tensor:
-        assert self.spec.snr_gamma is not None, "only asked for where weights are wanted"
-        return min_snr_weights(self.batches.process, self.spec.snr_gamma)
+        return errors_B * self.batches.weights_B(batch)

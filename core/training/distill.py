@@ -131,17 +131,15 @@ def _train(
         yield now
         with run.trainee.shown():
             made, trained = _export(pupil, components, out, desk.side), pupil.probed()
-        before = beginnings.fresh(spec.student, start, components, components.dtype)
         pupil.unet.to(CPU)  # it has learnt: room for the two that are compared
+        before = beginnings.fresh(spec.student, start, components, components.dtype)
         trio = Trio(
             teacher=components.unet,
             before=before.to(components.device),
             after=unet_folder.read_back(made["unet"], trained, untaught, components.dtype),
         )
         now = replace(now, message="measuring the student")
-        marks = yield from card.make(trio, grid, now)
-        drawn = yield from card.draw(trio, components, studio, out / "samples" / "sheet.png", now)
-        yield replace(now, samples=(drawn,))
+        marks = yield from _measure(trio, grid, components, studio, out / "samples", now)
     told = {
         "teacher": spec.teacher,
         **summary(run, components, cache, rung, desk.kept_out, now),
@@ -162,6 +160,21 @@ def _prepare(spec: DistillSpec, desk: Desk) -> Generator[StepReport, None, tuple
     prompts = dict.fromkeys(texts[picture] for picture in desk.kept_out or lesson.pictures)
     sample = spec.sample or SampleSpec(prompts=list(prompts)[:SHEET_PROMPTS])
     return lesson, samples.studio(sample, desk.components, seed=spec.seed or 0, side=desk.side)
+
+
+def _measure(
+    trio: Trio,
+    grid: Grid,
+    components: Components,
+    studio: Studio,
+    folder: Path,
+    report: StepReport,
+) -> Generator[StepReport, None, dict[str, object]]:
+    """The report card, with its sheet as a sample."""
+    marks = yield from card.make(trio, grid, report)
+    sheet = yield from card.draw(trio, components, studio, folder / "sheet.png", report)
+    yield replace(report, samples=(sheet,))
+    return marks
 
 
 def _text(source: Source) -> str:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from core.diffusion import unet_folder
 from core.diffusion.features import places, recorded
-from core.diffusion.losses import min_snr_weights, mse_per_sample
+from core.diffusion.losses import mse_per_sample
 from core.specs import DistillSpec
 from core.training.batches import Batch, Batches
 from core.training.lesson import Lesson
@@ -57,7 +57,7 @@ class Distillation:
         taught_BCHW, taught = self._teach(batch)
         with self.pupil.computing(), recorded(self.pupil.unet, self.places) as learnt:
             answer_BCHW = batch.asked_of(self.pupil.unet)
-        weight_B = self._weights(batch)
+        weight_B = self.batches.weights_B(batch)
         if self.spec.loss.task:
             parts["task"] = (weight_B * mse_per_sample(answer_BCHW, batch.target_BCHW)).mean()
         if taught_BCHW is not None and self.spec.loss.output:
@@ -86,17 +86,6 @@ class Distillation:
             return None, {}
         with recorded(self.teacher, self.places) as features:
             return batch.asked_of(self.teacher), features
-
-    def _weights(self, batch: Batch) -> Tensor:
-        """How much each sample's answer counts, shape (B,)."""
-        if self.spec.snr_gamma is None:
-            return torch.ones_like(batch.timesteps_B, dtype=torch.float32)
-        return self._weight_T[batch.timesteps_B]
-
-    @cached_property
-    def _weight_T(self) -> Tensor:
-        assert self.spec.snr_gamma is not None, "only asked for where weights are wanted"
-        return min_snr_weights(self.batches.process, self.spec.snr_gamma)
 
 
 def feature_error(learnt: Tensor, taught: Tensor) -> Tensor:

@@ -11,6 +11,13 @@ from core.errors import OutOfMemory
 from core.ladder import Rung
 from core.training import memory
 
+_SIGNS_OF_A_FULL_DEVICE = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+
 
 def choose(
     ladder: Sequence[Rung], needed: Callable[[Rung], int], device: torch.device, *, first: int
@@ -67,5 +74,7 @@ def checkpointing(unet: UNet2DConditionModel, wanted: bool) -> Iterator[None]:
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
-    """On the CPU torch has no error of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """torch has an error of its own only where it allocates, and not on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        sign in str(error) for sign in _SIGNS_OF_A_FULL_DEVICE
+    )

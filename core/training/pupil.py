@@ -32,7 +32,8 @@ class Pupil:
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Inside, matrices and convolutions are computed in ``dtype``. Halves of the weights are
-        made as they are needed and not kept: all of them at once are 2.7 GB for SSD-1B."""
+        made as they are needed. A pass whose activations are computed again keeps none of them,
+        which are 2.7 GB for SSD-1B; one that keeps its activations keeps them too."""
         with torch.autocast(
             self.unet.device.type,
             dtype=self.dtype,

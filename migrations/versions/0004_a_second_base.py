@@ -19,8 +19,10 @@ def upgrade() -> None:
         "jobs",
         sa.Column("pause_requested", sa.Boolean(), nullable=False, server_default=sa.false()),
     )
+    op.add_column("jobs", sa.Column("pauses", sa.BigInteger(), nullable=False, server_default="0"))
 
 
 def downgrade() -> None:
+    op.drop_column("jobs", "pauses")
     op.drop_column("jobs", "pause_requested")
     op.drop_column("jobs", "also_base")

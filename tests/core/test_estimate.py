@@ -7,7 +7,7 @@ import pytest
 
 from core import bases, estimate
 from core.bases import BaseModel
-from core.estimate import Held, footprint
+from core.footprints import Held, footprint
 from core.ladder import Rung, rungs
 from core.layouts import SSD_1B, VEGA, Layout
 from core.specs import DistillSpec, FineTuneSpec, LoraSpec
@@ -78,6 +78,7 @@ def test_the_table_of_students_is_what_the_code_holds(layout: Layout, teacher: s
         for again in (False, True)
     ]
     assert told == pytest.approx(counted, rel=0.05)
+    assert held.adafactor == live_bytes.numbers_of_adafactor(student)
 
 
 def test_a_student_of_sdxl_fits_its_budget_at_1024_px() -> None:

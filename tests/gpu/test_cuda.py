@@ -14,6 +14,7 @@ from core import bases, estimate
 from core.diffusion import components
 from core.diffusion.components import Components
 from core.diffusion.lora import Lora
+from core.footprints import footprint
 from core.inference import engine
 from core.layouts import SDXL, SSD_1B, Layout
 from core.specs import DistillSpec, FineTuneSpec, GenerateSpec, LoraSpec
@@ -102,7 +103,7 @@ def test_the_memory_table_of_students_is_what_a_card_holds(again: bool) -> None:
     with card:
         live_bytes.teach(teacher, student, base, base.native_size, 1)
     held = (memory.peak_bytes(card) or 0) - before
-    own, gradients = estimate.footprint(base).student, 4 * base.parameters
+    own, gradients = footprint(base).student, 4 * base.parameters
     assert own
     told = (
         gradients + own.checkpointed if again else estimate.GRADIENTS_AT_PEAK * gradients + own.kept
@@ -147,7 +148,7 @@ def test_the_memory_table_is_what_a_card_holds(name: str, again: bool) -> None:
         ).sample
         torch.autograd.backward(predicted_BCHW.float().square().mean())
     held = (memory.peak_bytes(card) or 0) - before
-    own = estimate.footprint(base).attention
+    own = footprint(base).attention
     told = own.checkpointed if again else own.kept
     assert held < told * 1.1 + estimate.RUNTIME_BYTES / 2
     assert held > told * 0.8

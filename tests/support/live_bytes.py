@@ -19,7 +19,8 @@ from core.diffusion.lora import Lora
 from core.diffusion.losses import mse_per_sample
 from core.layouts import REAL_WIDTHS, SDXL, UNetShape
 from core.nano import shape
-from core.specs import LoraSpec
+from core.specs import DistillSpec, LoraSpec
+from core.training import optimizer
 from core.training.distillation import feature_error
 from tests.support import real_size
 
@@ -81,6 +82,19 @@ def of_a_distillation(student: UNetShape, side: int, batch: int, *, checkpointin
         with live:
             teach(teacher, unet, student, side, batch)
     return live.peak
+
+
+def numbers_of_adafactor(student: UNetShape) -> int:
+    """That the optimizer keeps after a step, but for single numbers."""
+    with FakeTensorMode():
+        weights = list(_unet(student, torch.float32).requires_grad_(True).parameters())
+        spec = DistillSpec(teacher="sdxl", dataset="d")
+        adafactor = optimizer.build([nn.Parameter(weight) for weight in weights], spec)
+        for weight in adafactor.param_groups[0]["params"]:
+            weight.grad = torch.empty_like(weight)
+        adafactor.step()
+        kept = [value for state in adafactor.state.values() for value in state.values()]
+        return sum(one.numel() for one in kept if isinstance(one, Tensor) and one.dim())
 
 
 def teach(teacher: Any, unet: Any, student: UNetShape, side: int, batch: int) -> None:

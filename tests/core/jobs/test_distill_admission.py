@@ -82,7 +82,7 @@ def test_its_defaults_are_those_of_the_design(
 
 def test_every_picture_needs_a_caption(any_database: Database, settings: Settings) -> None:
     dataset = make_dataset(any_database, 2)
-    with pytest.raises(DatasetNotCaptioned, match="2 pictures"):
+    with pytest.raises(DatasetNotCaptioned, match=r"caption: 2\. .* metadata\.jsonl\.$"):
         distill(any_database, settings, dataset)
 
 

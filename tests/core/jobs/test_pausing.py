@@ -9,8 +9,10 @@ from core.db.engine import Database
 from core.db.models import Job, Worker
 from core.errors import TooMany, WrongState
 from core.jobs import service as jobs
-from core.jobs.attempt import Attempt
+from core.jobs.attempt import MAX_ATTEMPTS, Attempt
 from core.jobs.claim import is_claimable
+from core.jobs.progress import at_rest, progress_of
+from core.jobs.states import State
 from core.workers import service as workers
 from tests.core.jobs.test_service import SAVED
 from tests.support.jobs import BASES, beat, history, register, reread, submit, take
@@ -78,6 +80,32 @@ def test_a_running_job_is_asked_and_keeps_its_checkpoints(
     assert (again.id, again.attempt, again.checkpoints) == (job.id, 2, [SAVED])
     assert beat(any_database, worker).wishes == {}
     assert history(any_database, job) == ["queued", "running", "paused", "queued", "running"]
+
+
+def test_pauses_are_no_attempts_in_vain(
+    any_database: Database, running: tuple[Worker, Job]
+) -> None:
+    worker, job = running
+    for _ in range(MAX_ATTEMPTS):
+        pause(any_database, job)
+        give_back(any_database, job)
+        resume(any_database, job)
+        job = take(any_database, worker)
+    give_back(any_database, job, "worker_stopped")
+    assert reread(any_database, job).state == "queued"
+
+
+def test_a_job_at_rest_says_so(any_database: Database, running: tuple[Worker, Job]) -> None:
+    _, job = running
+    told = progress_of(7, 10, message="training", eta_seconds=3.0)
+    with any_database.write() as session:
+        Attempt(job.id, 1).tell(session, "progress", told, progress=told)
+    pause(any_database, job)
+    give_back(any_database, job)
+    assert reread(any_database, job).progress == at_rest(told, State.PAUSED)
+    resume(any_database, job)
+    progress = reread(any_database, job).progress
+    assert (progress["step"], progress["message"], progress["eta_seconds"]) == (7, "queued", None)
 
 
 def test_a_pause_is_withdrawn_before_it_took_place(

@@ -139,7 +139,7 @@ def test_without_a_prompt_every_picture_needs_a_caption(
 ) -> None:
     dataset = make_dataset(database, 3)
     spec = fine_tune(dataset, instance_prompt=None, method="captioned")
-    refuse(database, settings, DatasetNotCaptioned, "3 pictures", kind="fine_tune", spec=spec)
+    refuse(database, settings, DatasetNotCaptioned, "caption: 3", kind="fine_tune", spec=spec)
     with database.write() as session:
         for image in datasets.images_of(session, datasets.get(session, "ada", dataset)):
             image.caption = "a dog"
