@@ -35,6 +35,9 @@ pytestmark = [
 SEEDS = (1, 2, 3)
 SCENES = 2000
 STEPS = 400
+FIRST_STEPS, SECOND_STEPS = 800, 1600
+"""Of Setting 2. 400 each, 3,200 samples, left a student that draws 0.69 and 0.70 of the halves'
+subjects with 0.65 and 0.76: too little to judge by."""
 CLASSIFIER_STEPS = 1200
 SUBJECTS = Path(folder.__file__).with_name("fluent_emoji.txt")
 TASK_ALONE = {"task": 1, "output": 0, "feature": 0}
@@ -129,33 +132,57 @@ def test_a_student_comes_near_its_teacher(
     assert max(ratios["task and features"]) < min(ratios["task alone"])
 
 
-def test_a_student_learns_more_without_losing_what_it_knows(
+@dataclass(frozen=True)
+class Halves:
+    """Both halves of the subjects, the second as a dataset, and a student that was taught the
+    first; shares named by the classifier are of the first and of the second half."""
+
+    subjects: list[list[Cutout]]
+    judging: Classifier
+    second: str
+    student: Taught
+    teacher_named: list[float]
+    student_named: list[float]
+
+
+@pytest.fixture(scope="module")
+def halves(
     icons: list[Cutout],
     client: Client,
     distil: Distil,
-    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
     tell: Callable[[str], None],
+) -> Halves:
+    subjects, out = [icons[0::2], icons[1::2]], tmp_path_factory.mktemp("halves")
+    first, second = (
+        upload(client, _scenes_of(half, seed=12), out / f"half {number}")
+        for number, half in enumerate(subjects)
+    )
+    student = distil(first, seed=1, steps=FIRST_STEPS)
+    judging = classifier.train(icons, CLASSIFIER_STEPS)
+    teacher_named, student_named = (
+        _named(judging, unet, subjects) for unet in (None, student.unet)
+    )
+    tell(f"setting 2, the teacher: {_both(teacher_named)} of each half's subjects are named")
+    tell(f"setting 2, after the first half: {_both(student_named)}")
+    return Halves(subjects, judging, second, student, teacher_named, student_named)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_student_learns_more_without_losing_what_it_knows(
+    seed: int, halves: Halves, distil: Distil, tell: Callable[[str], None]
 ) -> None:
     """Setting 2: taught one half of the subjects, then the other."""
-    halves = [icons[0::2], icons[1::2]]
-    datasets = [
-        upload(client, _scenes_of(half, seed=12), tmp_path / f"half {number}")
-        for number, half in enumerate(halves)
-    ]
-    judging = classifier.train(icons, CLASSIFIER_STEPS)
-    teacher = _named(judging, None, halves)
-    tell(f"setting 2, the teacher: {_both(teacher)}")
-    for seed in SEEDS:
-        first = distil(datasets[0], seed=seed)
-        pretrained = {"init": "pretrained", "weights": first.artifact}
-        both = distil(datasets[1], seed=seed, student=pretrained)
-        before, after = (_named(judging, each.unet, halves) for each in (first, both))
-        tell(
-            f"setting 2, seed {seed}: {_both(before)} after the first half, {_both(after)} after "
-            f"the second; error there {both.errors[0]:.4f} to {both.errors[1]:.4f}"
-        )
-        assert after[1] >= 0.9 * teacher[1]
-        assert after[0] >= before[0] - 0.05
+    pretrained = {"init": "pretrained", "weights": halves.student.artifact}
+    taught = distil(halves.second, seed=seed, student=pretrained, steps=SECOND_STEPS)
+    named = _named(halves.judging, taught.unet, halves.subjects)
+    before, after = taught.errors
+    tell(
+        f"setting 2, seed {seed}, after the second half: {_both(named)}; error to the teacher "
+        f"there {before:.4f} to {after:.4f}"
+    )
+    assert named[1] >= 0.9 * halves.teacher_named[1]
+    assert named[0] >= halves.student_named[0] - 0.05
 
 
 def _scenes_of(half: Sequence[Cutout], seed: int) -> Iterator[Scene]:
@@ -172,6 +199,7 @@ def _named(
         bases.NANO_SDXL, device=torch.device("cpu"), dtype=torch.float32, unet_folder=unet
     )
     pipeline = loaded.pipeline()
+    pipeline.set_progress_bar_config(disable=True)
     return [
         judge.score(pipeline, judging, [cutout.name for cutout in half], each=2).subjects
         for half in halves
