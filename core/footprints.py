@@ -87,5 +87,10 @@ FOOTPRINTS = {
 }
 
 
+def is_counted(shape: UNetShape) -> bool:
+    """Whether the table knows UNets of these widths."""
+    return (shape.layout.id, shape.widths) in FOOTPRINTS
+
+
 def footprint(shape: UNetShape) -> Footprint:
     return FOOTPRINTS[shape.layout.id, shape.widths]

@@ -16,7 +16,6 @@ from core.diffusion import noise, single_file, unet_folder
 from core.diffusion.components import Components, shape_of
 from core.diffusion.offload import moved
 from core.errors import DatasetNotCaptioned
-from core.estimate import training_bytes
 from core.files import atomic
 from core.ladder import Rung, rungs
 from core.layouts import find_layout
@@ -80,16 +79,11 @@ def train(
         LayoutMismatch: the student does not fit the teacher.
     """
     cache = cache or Cache(out / "cache", links=out / "links")
-    teacher, on_gpu = shape_of(components), components.device.type == "cuda"
-    number = fit.choose(
-        rungs(spec),
-        lambda rung: training_bytes(spec, teacher, rung, pictures=len(sources), on_gpu=on_gpu),
-        components.device,
-        first=first_rung,
-    )
+    device = components.device
+    number = fit.choose(spec, shape_of(components), device, pictures=len(sources), first=first_rung)
     advice = "`resolution` or `batch_size`"
     with (
-        fit.attempted(rungs(spec), number, components.device, advice=advice) as rung,
+        fit.attempted(rungs(spec), number, device, advice=advice) as rung,
         deterministic_algorithms(spec.deterministic),
     ):
         yield from _train(spec, components, sources, out, cache, start, checkpoints, rung)

@@ -89,5 +89,9 @@ class Distillation:
 
 
 def feature_error(learnt: Tensor, taught: Tensor) -> Tensor:
-    """Mean squared difference of two features of one shape, a float32 scalar."""
-    return F.mse_loss(learnt.float(), taught.float())
+    """Mean squared difference of two features of one shape, a float32 scalar.
+
+    Its mean is a step of its own: the one that torch takes inside ``mse_loss`` is a scalar whose
+    storage is as large as the features (torch issue 185647), 267 MB of them for SSD-1B at 1024 px.
+    """
+    return F.mse_loss(learnt.float(), taught.float(), reduction="none").mean()

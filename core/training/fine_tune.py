@@ -14,7 +14,6 @@ import torch
 from core.diffusion import adapter, lora
 from core.diffusion.components import Components, shape_of
 from core.diffusion.offload import moved
-from core.estimate import training_bytes
 from core.files import atomic
 from core.ladder import Rung, rungs
 from core.specs import FineTuneSpec
@@ -67,16 +66,11 @@ def train(
         LayoutMismatch: ``start`` has other modules or sizes.
     """
     cache = cache or Cache(out / "cache", links=out / "links")
-    base, on_gpu = shape_of(components), components.device.type == "cuda"
-    number = fit.choose(
-        rungs(spec),
-        lambda rung: training_bytes(spec, base, rung, pictures=len(sources), on_gpu=on_gpu),
-        components.device,
-        first=first_rung,
-    )
+    device = components.device
+    number = fit.choose(spec, shape_of(components), device, pictures=len(sources), first=first_rung)
     advice = "`resolution`, `batch_size` or `lora.rank`"
     with (
-        fit.attempted(rungs(spec), number, components.device, advice=advice) as rung,
+        fit.attempted(rungs(spec), number, device, advice=advice) as rung,
         deterministic_algorithms(spec.deterministic),
         fit.checkpointing(components.unet, rung.checkpointing),
     ):

@@ -1,14 +1,18 @@
 """Which rung of the ladder a run takes on the device that it has, and what it says when that was
 too much."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from diffusers import UNet2DConditionModel
 
 from core.errors import OutOfMemory
-from core.ladder import Rung
+from core.estimate import training_bytes
+from core.footprints import is_counted
+from core.ladder import Rung, rungs
+from core.layouts import UNetShape
+from core.specs import DistillSpec, FineTuneSpec
 from core.training import memory
 
 _SIGNS_OF_A_FULL_DEVICE = (
@@ -20,19 +24,25 @@ _SIGNS_OF_A_FULL_DEVICE = (
 
 
 def choose(
-    ladder: Sequence[Rung], needed: Callable[[Rung], int], device: torch.device, *, first: int
+    spec: FineTuneSpec | DistillSpec,
+    base: UNetShape,
+    device: torch.device,
+    *,
+    pictures: int,
+    first: int,
 ) -> int:
     """The number of the fastest rung that the free memory holds; the last where none fits.
 
     Args:
-        needed: bytes that a run takes on a rung.
+        base: which UNet it trains on. Of one that nobody has counted, the fastest rung is tried.
         first: the rung to begin with: those above were tried, and were too much.
     """
-    room = memory.room_bytes(device)
-    if room is None:
+    ladder, room = rungs(spec), memory.room_bytes(device)
+    if room is None or not is_counted(base):
         return first
+    on_gpu = device.type == "cuda"
     for number in range(first, len(ladder)):
-        if needed(ladder[number]) <= room:
+        if training_bytes(spec, base, ladder[number], pictures=pictures, on_gpu=on_gpu) <= room:
             return number
     return len(ladder) - 1
 

@@ -55,6 +55,7 @@ def test_comfyui_knows_the_checkpoint(
         f"UNet, {len(said['left_over'])} keys or shapes that differ"
     )
     assert said["model"] == model
+    assert said["keys"] == len(unet.state_dict())
     assert said["left_over"] == []
 
 

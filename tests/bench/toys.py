@@ -17,7 +17,7 @@ from transformers import CLIPTextModelWithProjection
 from core import bases
 from core.diffusion.components import Components
 from core.diffusion.unets import family_unet
-from core.layouts import SSD_1B
+from core.layouts import SSD_1B, Layout
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,22 @@ AT_256 = Costs(encode=273 / 257, text=111 / 257)
 
 
 def save(
-    folder: Path, *, side: int, vae_widths: tuple[int, ...], text_width: int, text_layers: int
+    folder: Path,
+    *,
+    side: int,
+    vae_widths: tuple[int, ...],
+    text_width: int,
+    text_layers: int,
+    layout: Layout = SSD_1B,
+    widths: tuple[int, int, int] = (64, 96, 128),
 ) -> None:
-    """SSD-1B's layout, a VAE that halves three times, nano-sdxl's first text encoder and words.
+    """A VAE that halves three times, nano-sdxl's first text encoder and words.
 
     Args:
         side: native, in pixels.
         vae_widths: channels of its four levels.
         text_width, text_layers: of the second text encoder.
+        layout, widths: of the UNet; its heads have 32 channels.
     """
     torch.manual_seed(1)
     nano = StableDiffusionXLPipeline.from_pretrained(bases.NANO_SDXL)
@@ -49,9 +57,9 @@ def save(
     config.num_hidden_layers, config.projection_dim = text_layers, text_width
     config.num_attention_heads = text_width // 16
     unet = family_unet(
-        SSD_1B,
-        block_out_channels=(64, 96, 128),
-        attention_head_dim=(2, 3, 4),
+        layout,
+        block_out_channels=widths,
+        attention_head_dim=tuple(width // 32 for width in widths),
         norm_num_groups=8,
         cross_attention_dim=nano.text_encoder.config.hidden_size + text_width,
         addition_time_embed_dim=16,

@@ -1,6 +1,7 @@
 """The ladder on a device: the rung that is taken, and that no rung changes what is learnt."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from core import bases, estimate
 from core.diffusion.components import Components
 from core.errors import OutOfMemory
 from core.ladder import Rung, rungs
+from core.layouts import UNetShape
 from core.specs import FineTuneSpec
 from core.training import fine_tune, fit, memory
 from core.training.course import Course
@@ -52,15 +54,18 @@ def test_the_fastest_rung_that_fits_is_taken(monkeypatch: pytest.MonkeyPatch) ->
     def needed(rung: Rung) -> int:
         return estimate.training_bytes(spec, base, rung, pictures=2000, on_gpu=False)
 
+    choose = partial(fit.choose, spec, base, CPU, pictures=2000)
     for number, rung in enumerate(ladder[:-1]):  # below them all, encoding takes the most
         room = needed(rung)
         monkeypatch.setattr(memory, "room_bytes", lambda _, room=room: room)
-        assert fit.choose(ladder, needed, CPU, first=0) == number
-        assert fit.choose(ladder, needed, CPU, first=number) == number
+        assert choose(first=0) == number
+        assert choose(first=number) == number
     monkeypatch.setattr(memory, "room_bytes", lambda _: 1)
-    assert fit.choose(ladder, needed, CPU, first=0) == len(ladder) - 1
+    assert choose(first=0) == len(ladder) - 1
+    uncounted = UNetShape(base.layout, (64, 96, 128), 256)
+    assert fit.choose(spec, uncounted, CPU, pictures=2000, first=1) == 1
     monkeypatch.setattr(memory, "room_bytes", lambda _: None)
-    assert fit.choose(ladder, needed, CPU, first=2) == 2
+    assert choose(first=2) == 2
 
 
 def test_every_rung_learns_the_same(
