@@ -31,8 +31,9 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# two at a time, a file at once: each torch keeps to one thread, or they stand in each other's way
 test: install
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 bench: install
 	$(BIN)/pytest -m bench tests/bench
