@@ -6,6 +6,7 @@ plain diffusers loads what it made. The files stay in ``<home>/demo``.
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -202,7 +203,13 @@ def _load_in_diffusers(base: Path, lora: Path, prompt: str, folder: Path) -> tup
     picture.unlink(missing_ok=True)  # of an earlier run: what is there afterwards is of this one
     began = time.monotonic()
     ran = subprocess.run(
-        [sys.executable, script.name], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, script.name],
+        cwd=folder,
+        # so small a model gains nothing from a second thread, and beside other work loses much
+        env={"OMP_NUM_THREADS": "1", **os.environ},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if ran.returncode != 0 or not picture.is_file():
         raise DemoFailed(f"{short(script)} failed:\n{ran.stderr.strip()[-1000:]}")
