@@ -301,7 +301,8 @@ class EventRead(BaseModel):
 
 
 class MetricsRead(BaseModel):
-    """Each list has an entry a step that was read; so has each of ``terms``."""
+    """Each list has an entry a reading of the loss that was told, at most one a second; so has each
+    of ``terms``."""
 
     step: list[int]
     loss: list[float]

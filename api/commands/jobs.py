@@ -59,12 +59,9 @@ def fine_tune(
     home: Home = None,
 ) -> None:
     """Train a LoRA on a dataset; the job's id is printed."""
+    about = _about(name, priority, label)
     with connect(url, home) as client:
-        _take_artifacts(client, "fine_tune", spec)
-        if dry_run:
-            return _tell(client.rehearse("fine_tune", spec))
-        job = client.fine_tune(spec, **_about(name, priority, label))
-        _announce(client, job, watch)
+        _post(client, "fine_tune", spec, about, dry_run=dry_run, stay=watch)
 
 
 @takes(
@@ -87,12 +84,9 @@ def distill(
     home: Home = None,
 ) -> None:
     """Train a smaller UNet to answer as its teacher does; the job's id is printed."""
+    about = _about(name, priority, label)
     with connect(url, home) as client:
-        _take_artifacts(client, "distill", spec)
-        if dry_run:
-            return _tell(client.rehearse("distill", spec))
-        job = client.distill(spec, **_about(name, priority, label))
-        _announce(client, job, watch)
+        _post(client, "distill", spec, about, dry_run=dry_run, stay=watch)
 
 
 @takes(GenerateSpec, without={"prompt", "loras", "format"})
@@ -120,13 +114,10 @@ def generate(
 ) -> None:
     """Draw pictures; the job's id is printed."""
     spec["prompt"] = prompt[0] if len(prompt) == 1 else prompt
+    about, stay = _about(name, priority, label), watch or to is not None
     with connect(url, home) as client:
-        _take_artifacts(client, "generate", spec)
         spec |= given(loras=[_lora_use(client, text) for text in lora or []] or None)
-        if dry_run:
-            return _tell(client.rehearse("generate", spec))
-        job = client.generate(spec, **_about(name, priority, label))
-        _announce(client, job, watch or to is not None, to)
+        _post(client, "generate", spec, about, dry_run=dry_run, stay=stay, to=to)
 
 
 def train(
@@ -160,12 +151,9 @@ def train(
     spec |= given(dataset=dataset, **{"teacher" if kind == "distill" else "base": base})
     for text in change or []:
         recipes.change(spec, text)
+    about = _about(name, priority, label)
     with connect(url, home) as client:
-        _take_artifacts(client, kind, spec)
-        if dry_run:
-            return _tell(client.rehearse(kind, spec))
-        job = client.submit(kind, spec, **_about(name, priority, label))
-        _announce(client, job, watch)
+        _post(client, kind, spec, about, dry_run=dry_run, stay=watch)
 
 
 def extend(
@@ -178,6 +166,24 @@ def extend(
     """Go on with a finished training in a new job, whose id is printed."""
     with connect(url, home) as client:
         _announce(client, client.extend(job_id, steps), watch)
+
+
+def _post(
+    client: Client,
+    kind: str,
+    spec: dict[str, Any],
+    about: dict[str, Any],
+    *,
+    dry_run: bool,
+    stay: bool,
+    to: Path | None = None,
+) -> None:
+    """Submits a job, or only tells what it would take."""
+    _take_artifacts(client, kind, spec)
+    if dry_run:
+        _tell(client.rehearse(kind, spec))
+    else:
+        _announce(client, client.submit(kind, spec, **about), stay, to)
 
 
 def _tell(forecast: Forecast) -> None:

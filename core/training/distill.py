@@ -17,10 +17,10 @@ from core.diffusion.components import Components, shape_of
 from core.diffusion.offload import moved
 from core.errors import DatasetNotCaptioned
 from core.files import atomic
-from core.ladder import Rung, rungs
+from core.ladder import Rung
 from core.layouts import find_layout
 from core.specs import DistillSpec, SampleSpec
-from core.training import beginnings, card, fit, memory, samples
+from core.training import beginnings, card, fit, samples
 from core.training.batches import Batches
 from core.training.cache import Cache
 from core.training.card import Trio
@@ -79,11 +79,16 @@ def train(
         LayoutMismatch: the student does not fit the teacher.
     """
     cache = cache or Cache(out / "cache", links=out / "links")
-    device = components.device
-    number = fit.choose(spec, shape_of(components), device, pictures=len(sources), first=first_rung)
     advice = "`resolution` or `batch_size`"
     with (
-        fit.attempted(rungs(spec), number, device, advice=advice) as rung,
+        fit.attempted(
+            spec,
+            shape_of(components),
+            components.device,
+            pictures=len(sources),
+            first=first_rung,
+            advice=advice,
+        ) as rung,
         deterministic_algorithms(spec.deterministic),
     ):
         yield from _train(spec, components, sources, out, cache, start, checkpoints, rung)
@@ -99,10 +104,7 @@ def _train(
     checkpoints: Sequence[Path],
     rung: Rung,
 ) -> Iterator[StepReport]:
-    memory.reset_peak(components.device)
-    now = StepReport(0, spec.count_steps(len(sources)), message="encoding pictures")
-    if rung != rungs(spec)[0]:
-        yield replace(now, note=f"memory is short: {rung}")
+    now = yield from fit.begin(spec, components.device, rung, pictures=len(sources))
     desk = Desk(rung.split(spec), components, sources, cache, now, rung)
     lesson, studio = yield from _prepare(spec, desk)
     process = noise.forward_process(components.scheduler.config, components.device)

@@ -15,9 +15,9 @@ from core.diffusion import adapter, lora
 from core.diffusion.components import Components, shape_of
 from core.diffusion.offload import moved
 from core.files import atomic
-from core.ladder import Rung, rungs
+from core.ladder import Rung
 from core.specs import FineTuneSpec
-from core.training import export, fit, measure, memory, preparation
+from core.training import export, fit, measure, preparation
 from core.training.cache import Cache
 from core.training.data import Source
 from core.training.origin import origin_of
@@ -66,11 +66,16 @@ def train(
         LayoutMismatch: ``start`` has other modules or sizes.
     """
     cache = cache or Cache(out / "cache", links=out / "links")
-    device = components.device
-    number = fit.choose(spec, shape_of(components), device, pictures=len(sources), first=first_rung)
     advice = "`resolution`, `batch_size` or `lora.rank`"
     with (
-        fit.attempted(rungs(spec), number, device, advice=advice) as rung,
+        fit.attempted(
+            spec,
+            shape_of(components),
+            components.device,
+            pictures=len(sources),
+            first=first_rung,
+            advice=advice,
+        ) as rung,
         deterministic_algorithms(spec.deterministic),
         fit.checkpointing(components.unet, rung.checkpointing),
     ):
@@ -87,10 +92,7 @@ def _train(
     checkpoints: Sequence[Path],
     rung: Rung,
 ) -> Iterator[StepReport]:
-    memory.reset_peak(components.device)
-    now = StepReport(0, spec.count_steps(len(sources)), message="encoding pictures")
-    if rung != rungs(spec)[0]:
-        yield replace(now, note=f"memory is short: {rung}")
+    now = yield from fit.begin(spec, components.device, rung, pictures=len(sources))
     prepared = yield from preparation.prepare(
         rung.split(spec), components, sources, cache, now, rung
     )

@@ -1,8 +1,9 @@
 """Which rung of the ladder a run takes on the device that it has, and what it says when that was
 too much."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -14,6 +15,7 @@ from core.ladder import Rung, rungs
 from core.layouts import UNetShape
 from core.specs import DistillSpec, FineTuneSpec
 from core.training import memory
+from core.training.report import StepReport
 
 _SIGNS_OF_A_FULL_DEVICE = (
     "can't allocate memory",
@@ -47,11 +49,29 @@ def choose(
     return len(ladder) - 1
 
 
+def begin(
+    spec: FineTuneSpec | DistillSpec, device: torch.device, rung: Rung, *, pictures: int
+) -> Generator[StepReport, None, StepReport]:
+    """A run's first report, which is returned; it is noted where memory made the run take another
+    rung than the fastest."""
+    memory.reset_peak(device)
+    now = StepReport(0, spec.count_steps(pictures), message="encoding pictures")
+    if rung != rungs(spec)[0]:
+        yield replace(now, note=f"memory is short: {rung}")
+    return now
+
+
 @contextmanager
 def attempted(
-    ladder: Sequence[Rung], number: int, device: torch.device, *, advice: str
+    spec: FineTuneSpec | DistillSpec,
+    base: UNetShape,
+    device: torch.device,
+    *,
+    pictures: int,
+    first: int,
+    advice: str,
 ) -> Iterator[Rung]:
-    """Inside, the run takes its rung.
+    """Inside, the run takes the rung that ``choose`` found.
 
     Args:
         advice: what to ask less of.
@@ -59,6 +79,7 @@ def attempted(
     Raises:
         OutOfMemory: it was too much; names the next rung, where there is one.
     """
+    ladder, number = rungs(spec), choose(spec, base, device, pictures=pictures, first=first)
     try:
         yield ladder[number]
     except RuntimeError as full:

@@ -72,6 +72,13 @@ def in_background(drain: Drain) -> threading.Thread:
     return thread
 
 
+def running(drain: Drain, look: Callable[[Job], Job], job: Job) -> threading.Thread:
+    """The drain's thread, once the job has taken a step."""
+    thread = in_background(drain)
+    wait_until(lambda: look(job).progress["step"] > 0, 10, "it runs")
+    return thread
+
+
 def test_it_runs_what_there_is_and_comes_back(
     drain: Drain, play: Play, look: Callable[[Job], Job], database: Database, settings: Settings
 ) -> None:
@@ -140,8 +147,7 @@ def test_a_runner_that_its_worker_killed_counts_against_nobody(
     drain: Drain, play: Play, look: Callable[[Job], Job], link: Link
 ) -> None:
     job = play("long")
-    thread = in_background(drain)
-    wait_until(lambda: look(job).progress["step"] > 0, 10, "it runs")
+    thread = running(drain, look, job)
     drain._stopping.set()
     link.kill()
     thread.join(10)
@@ -152,8 +158,7 @@ def test_a_cancel_stops_it_and_the_runner_takes_the_next(
     drain: Drain, play: Play, look: Callable[[Job], Job], database: Database
 ) -> None:
     long, next_one = play("long"), play("draw")
-    thread = in_background(drain)
-    wait_until(lambda: look(long).progress["step"] > 0, 10, "it runs")
+    thread = running(drain, look, long)
     with database.write() as session:
         jobs.cancel(session, long.owner, long.id)
     for _ in range(3):  # watch, beat and progress may all bring it
@@ -167,8 +172,7 @@ def test_a_pause_takes_it_out_of_the_queue_until_it_is_resumed(
     drain: Drain, play: Play, look: Callable[[Job], Job], database: Database
 ) -> None:
     long, next_one = play("long"), play("draw")
-    thread = in_background(drain)
-    wait_until(lambda: look(long).progress["step"] > 0, 10, "it runs")
+    thread = running(drain, look, long)
     with database.write() as session:
         jobs.pause(session, long.owner, long.id)
     thread.join(10)  # its next report brings the wish
@@ -187,8 +191,7 @@ def test_a_cancel_counts_although_a_pause_came_first(
     drain: Drain, play: Play, look: Callable[[Job], Job], database: Database
 ) -> None:
     long = play("long")
-    thread = in_background(drain)
-    wait_until(lambda: look(long).progress["step"] > 0, 10, "it runs")
+    thread = running(drain, look, long)
     with database.write() as session:
         jobs.pause(session, long.owner, long.id)
         jobs.cancel(session, long.owner, long.id)
@@ -279,8 +282,7 @@ def test_an_attempt_that_lost_its_lease_ends_and_writes_nothing(
     drain: Drain, play: Play, look: Callable[[Job], Job], database: Database, settings: Settings
 ) -> None:
     job = play("long")
-    thread = in_background(drain)
-    wait_until(lambda: look(job).progress["step"] > 0, 10, "it runs")
+    thread = running(drain, look, job)
     with database.write() as session:
         Attempt(job.id, 1).give_back(session, "worker_lost")
     other = make.register(database, settings)

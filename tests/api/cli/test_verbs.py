@@ -175,11 +175,12 @@ def test_generate_sends_what_was_given_and_no_more(
 ) -> None:
     sent: list[Any] = []
 
-    def take(_client: Client, spec: Any, **about: Any) -> Any:
+    def take(_client: Client, kind: str, spec: Any, **about: Any) -> Any:
+        assert kind == "generate"
         sent.append((spec, about))
         return {"id": "job_1"}
 
-    monkeypatch.setattr(Client, "generate", take)
+    monkeypatch.setattr(Client, "submit", take)
     where = ("--url", live.url, "--home", str(live.home))
     run("generate", "a robot", "--base", "nano-ssd-1b", *where)
     run(
