@@ -38,7 +38,7 @@ STEPS = 400
 FIRST_STEPS, SECOND_STEPS = 400, 800
 CAPTION_DROPOUT = 0.1
 """Of Setting 2, whose students are judged by what they draw with guidance: that asks them for the
-empty prompt too."""
+empty prompt too. Without it, 0.650 and 0.717 of the halves' subjects were named after the first."""
 CLASSIFIER_STEPS = 1200
 SUBJECTS = Path(folder.__file__).with_name("fluent_emoji.txt")
 TASK_ALONE = {"task": 1, "output": 0, "feature": 0}
