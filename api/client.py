@@ -151,7 +151,8 @@ class Client:
         return self.submit("generate", spec, **about)
 
     def submit(self, kind: str, spec: Mapping[str, Any], **about: Any) -> Job:
-        """A new job; ``about`` is what stands beside the spec: name, priority, labels."""
+        """A new job; ``about`` is what stands beside the spec: name, priority, labels, after,
+        deadline_seconds."""
         return cast(Job, self._post("/v1/jobs", {"kind": kind, "spec": spec, **about}))
 
     def rehearse(self, kind: str, spec: Mapping[str, Any]) -> Forecast:
@@ -178,6 +179,15 @@ class Client:
     def extend(self, job_id: str, steps: int) -> Job:
         """A new job that goes on where a finished training ended, for so many steps more."""
         return cast(Job, self._post(_path("/v1/jobs", job_id, "extend"), {"steps": steps}))
+
+    def retry(self, job_id: str) -> Job:
+        """A new job in place of one that ended without success."""
+        return cast(Job, self._post(_path("/v1/jobs", job_id, "retry")))
+
+    def logs(self, job_id: str, tail: int = 100) -> list[str]:
+        """The last lines of its runner, oldest first."""
+        lines: list[str] = self._get(_path("/v1/jobs", job_id, "logs"), tail=tail)["lines"]
+        return lines
 
     def events(self, job_id: str, after: int = 0) -> Iterator[Event]:
         """What happened to a job since event ``after``, oldest first."""
@@ -221,6 +231,22 @@ class Client:
     def artifacts_of(self, job_id: str) -> Iterator[Artifact]:
         """In the order of their making."""
         return cast(Iterator[Artifact], self._list(_path("/v1/jobs", job_id, "artifacts")))
+
+    # Devices
+
+    def queue(self) -> dict[str, Any]:
+        """How long it is, and where one's own jobs stand."""
+        return self._get("/v1/queue")
+
+    def list_workers(self) -> Iterator[dict[str, Any]]:
+        return self._list("/v1/workers")
+
+    def drain_worker(self, worker_id: str) -> dict[str, Any]:
+        """Its device claims nothing more until it is released."""
+        return self._post(_path("/v1/workers", worker_id, "drain"))
+
+    def release_worker(self, worker_id: str) -> dict[str, Any]:
+        return self._post(_path("/v1/workers", worker_id, "release"))
 
     # Artifacts
 

@@ -17,6 +17,7 @@ from core.datasets.intake import Upload
 from core.db.engine import Database
 from core.errors import BadRequest, InsufficientScope
 from core.jobs.bell import Bell
+from core.jobs.standing import Standing
 from core.owners.service import Caller
 
 _bearer = HTTPBearer(auto_error=False, description="A key, as `stillroom keys create` shows it.")
@@ -42,6 +43,11 @@ def _bell(request: Request) -> Bell:
     return bell
 
 
+def _standing(request: Request) -> Standing:
+    standing: Standing = request.app.state.standing
+    return standing
+
+
 def _picture_places(request: Request) -> CapacityLimiter:
     """Held by those who decode pictures, so that they never take every thread there is."""
     places: CapacityLimiter = request.app.state.picture_places
@@ -52,6 +58,7 @@ SettingsDep = Annotated[Settings, Depends(_settings)]
 DatabaseDep = Annotated[Database, Depends(_database)]
 StoreDep = Annotated[Store, Depends(_store)]
 BellDep = Annotated[Bell, Depends(_bell)]
+StandingDep = Annotated[Standing, Depends(_standing)]
 PicturePlacesDep = Annotated[CapacityLimiter, Depends(_picture_places)]
 
 

@@ -12,13 +12,15 @@ from fastapi import FastAPI
 
 from api import errors, openapi
 from api.middleware import BodyCap, HostCheck, KeyCheck, RequestIds, ZeroBytes
-from api.routes import artifacts, datasets, docs, health, jobs, keys, models
+from api.routes import artifacts, datasets, docs, health, jobs, keys, models, queue, workers
 from core.artifacts.store import Store
 from core.config import Settings
 from core.db.engine import Database
 from core.jobs.bell import bell_of
 from core.jobs.reaper import Reaper
+from core.jobs.standing import Standing
 from core.owners import service as owners
+from core.retention import Retention
 
 PICTURE_PLACES = 8
 """Uploads and thumbnails at work at a time; there are 40 threads for everybody."""
@@ -42,7 +44,8 @@ def create_app(settings: Settings) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.settings = settings
-    routers = [each.router for each in (datasets, jobs, artifacts, models, keys, health, docs)]
+    rooms = (datasets, jobs, queue, workers, artifacts, models, keys, health, docs)
+    routers = [room.router for room in rooms]
     for router in routers:
         app.include_router(router)
     app.state.routes = [route for router in routers for route in router.routes]
@@ -70,9 +73,10 @@ def _start(app: FastAPI, settings: Settings, stack: ExitStack) -> None:
     app.state.database = database
     app.state.store = Store.of(settings)
     app.state.bell = bell_of(settings)
-    reaper = Reaper(database, settings)
-    reaper.start()
-    stack.callback(reaper.stop)
+    app.state.standing = Standing()
+    for routine in (Reaper(database, settings), Retention(database, app.state.store, settings)):
+        routine.start()
+        stack.callback(routine.stop)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import (
@@ -18,11 +18,13 @@ from pydantic import (
 
 from core.datasets.intake import Item
 from core.datasets.report import Finding, Summary
-from core.db.models import Artifact, Dataset, Event, Image, Job, Key
+from core.db.models import Artifact, Dataset, Device, Event, Image, Job, Key, Worker, now
 from core.jobs.forecast import Forecast
 from core.jobs.rates import Basis
+from core.jobs.states import State
 from core.owners.service import Scope
-from core.specs import SPECS, Kind, NotYet
+from core.specs import SPECS, Id, Kind, NotYet
+from core.workers import devices
 
 Row = TypeVar("Row")
 MAX_KEYS = 200
@@ -188,8 +190,10 @@ class JobCreate(Sent):
         dict[Label, LabelValue], BeforeValidator(_few_keys), Field(max_length=16)
     ] = {}
     webhook: NotYet = None
-    after: NotYet = None
-    deadline_seconds: NotYet = None
+    after: Id | None = Field(None, description="Begins once that job has succeeded.")
+    deadline_seconds: float | None = Field(
+        None, gt=0, le=31_536_000, description="From now: what was not begun by then expires."
+    )
 
 
 class ProgressRead(BaseModel):
@@ -230,8 +234,20 @@ class ForecastRead(BaseModel):
 
 
 class UsageRead(BaseModel):
-    device_seconds: float
-    queue_seconds: float
+    device_seconds: float = Field(description="Of all attempts, to this moment.")
+    queue_seconds: float = Field(description="That it waited for a device, to this moment.")
+
+    @classmethod
+    def of(cls, job: Job) -> "UsageRead":
+        running, queued = timedelta(), timedelta()
+        if job.state == State.RUNNING and job.claimed_at:
+            running = now() - job.claimed_at
+        if job.state == State.QUEUED and not job.waits:
+            queued = now() - job.queued_at
+        return cls(
+            device_seconds=round(job.device_seconds + running.total_seconds(), 3),
+            queue_seconds=round(job.queue_seconds + queued.total_seconds(), 3),
+        )
 
 
 class JobRead(BaseModel):
@@ -271,11 +287,11 @@ class JobRead(BaseModel):
             labels=job.labels,
             error=FlawRead(**job.error) if job.error else None,
             parent=job.parent,
-            after=None,
+            after=job.after,
             result=job.result,
             worker=job.worker_id,
             device=job.device,
-            usage=UsageRead(device_seconds=job.device_seconds, queue_seconds=job.queue_seconds),
+            usage=UsageRead.of(job),
             created_at=job.created_at,
             started_at=job.started_at,
             finished_at=job.finished_at,
@@ -298,6 +314,61 @@ class EventRead(BaseModel):
     @classmethod
     def of(cls, event: Event) -> "EventRead":
         return cls.model_validate(event)
+
+
+class LogsRead(BaseModel):
+    lines: list[str] = Field(description="Oldest first.")
+
+
+class WorkerRead(BaseModel):
+    id: str
+    host: str
+    device: str
+    role: str
+    chip: str | None = Field(description="What computes; null while its runner loads.")
+    memory_bytes: int | None
+    models: list[str] = Field(description="Base models on its disk.")
+    resident: list[str] = Field(description="Of those, the ones in memory.")
+    job: str | None = Field(description="What it runs; null for nothing, or somebody else's.")
+    busy: bool
+    beat_age_seconds: float
+    ready: bool
+    state: str = Field(description="open, drained or quarantined: only `open` claims jobs.")
+    quarantined: bool
+    reason: str | None = Field(description="Why it is not open.")
+
+    @classmethod
+    def of(cls, worker: Worker, device: Device, running: Job | None, caller: str) -> "WorkerRead":
+        own = running is not None and running.owner == caller
+        return cls(
+            id=worker.id,
+            host=worker.host.partition("/")[0],
+            device=worker.device,
+            role=worker.role,
+            chip=worker.chip,
+            memory_bytes=worker.memory_bytes,
+            models=worker.bases,
+            resident=worker.resident,
+            job=running.id if running and own else None,
+            busy=running is not None,
+            beat_age_seconds=round(max(0.0, (now() - worker.beat_at).total_seconds()), 1),
+            ready=worker.ready,
+            state=device.state,
+            quarantined=device.state == devices.QUARANTINED,
+            reason=device.reason,
+        )
+
+
+class PlaceRead(BaseModel):
+    job: str
+    position: int
+    eta_seconds: float | None = Field(description="Until its turn; null: nothing was measured.")
+
+
+class QueueRead(BaseModel):
+    depth: int = Field(description="Jobs of everybody that wait for a device.")
+    running: int
+    items: list[PlaceRead] = Field(description="Your own, in their order.")
 
 
 class MetricsRead(BaseModel):

@@ -48,7 +48,26 @@ class Settings(BaseSettings):
     retry_seconds: list[float] = Field(
         [2.0, 10.0, 60.0], description="Pauses before a job that lost its worker is taken again."
     )
-    max_losses: int = Field(3, ge=1, description="Losses of one job before it is called poison.")
+    max_losses: int = Field(
+        3, ge=1, description="Losses of one job, without progress, before it is called poison."
+    )
+    max_preemptions_per_hour: int = Field(
+        4, ge=0, description="How often a training makes way for pictures of higher priority."
+    )
+    watchdog_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="Silent for so long, and for 10 usual steps, a runner hangs.",
+    )
+    min_free_bytes: int = Field(
+        GIB, ge=0, description="Of the home's disk: with less, nothing is claimed or taken in."
+    )
+    keep_jobs_days: float | None = Field(
+        None, gt=0, description="Ended jobs and what they made, unless needed. Empty: for ever."
+    )
+    keep_checkpoints_days: float | None = Field(
+        7.0, gt=0, description="Of ended jobs, for `extend` and `retry`. Empty: as long as the job."
+    )
 
     max_body_bytes: int = Field(2 * GIB, gt=0, description="One request.")
     max_image_bytes: int = Field(64 * MIB, gt=0, description="One picture as sent.")

@@ -22,6 +22,8 @@
     │   └── DoesNotFit
     ├── TooMany               429
     ├── Unavailable           503
+    │   ├── WrongRevision
+    │   └── DiskFull
     └── JobFailure                    a running job ends with this as its ``error``
         ├── NonFiniteLoss
         ├── OutOfMemory
@@ -150,6 +152,23 @@ class TooMany(ServiceError):
 
 class Unavailable(ServiceError):
     status, code, title = 503, "unavailable", "Not ready"
+
+
+class WrongRevision(Unavailable):
+    code = "wrong_revision"
+
+
+DISK_FULL = "disk_full"
+
+
+class DiskFull(Unavailable):
+    code = DISK_FULL
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The server's disk is full. Nothing was lost; try again once somebody has made room.",
+            retry_after_seconds=60,
+        )
 
 
 class JobFailure(ServiceError):

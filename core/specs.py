@@ -333,9 +333,15 @@ def count_held_out(num_pictures: int) -> int:
 class LoraUse(Spec):
     """One LoRA of a stack and its weight; 1 is as trained, 0 is off, below 0 turns it round."""
 
-    artifact: Id
-    job: NotYet = None
+    artifact: Id | None = Field(None, description="A LoRA's id.")
+    job: Id | None = Field(None, description="In its place, the job that makes it: waits for that.")
     weight: float = Field(1.0, ge=-10, le=10)
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if (self.artifact is None) == (self.job is None):
+            raise ValueError("name either `artifact` or the `job` that makes it")
+        return self
 
 
 class GenerateSpec(Spec):

@@ -2,7 +2,7 @@
 
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 Role = Literal["any", "train", "generate"]
@@ -10,11 +10,15 @@ Role = Literal["any", "train", "generate"]
 
 @dataclass(frozen=True)
 class Device:
-    """``name`` is what people say: cpu, cuda:1. ``uuid`` is what CUDA cannot mistake."""
+    """``name`` is what people say: cpu, cpu:1, cuda:1. ``uuid`` is what CUDA cannot mistake."""
 
     name: str
     role: Role = "any"
     uuid: str | None = None
+
+    @property
+    def is_cpu(self) -> bool:
+        return self.name.startswith("cpu")
 
     def environment(self) -> dict[str, str]:
         """Variables under which a process sees this device alone, as its ``cuda:0``."""
@@ -51,11 +55,15 @@ def parse(devices: str, list_uuids: Callable[[], Sequence[str]] = cuda_uuids) ->
         uuids = list_uuids()
         cards = [Device(f"cuda:{index}", uuid=uuid) for index, uuid in enumerate(uuids)]
         return cards or [Device("cpu")]
-    found = [_parse_one(word.strip(), list_uuids) for word in devices.split(",")]
-    names = [device.name for device in found]
-    for name in names:
-        if name != "cpu" and names.count(name) > 1:
-            raise ValueError(f"{name} is named twice in '{devices}': one worker a device")
+    found: list[Device] = []
+    for word in devices.split(","):
+        device = _parse_one(word.strip(), list_uuids)
+        if device.name == "cpu":  # any number of workers may share it, each under a name of its own
+            shares = sum(other.is_cpu for other in found)
+            device = replace(device, name=f"cpu:{shares}" if shares else "cpu")
+        if device.name in [other.name for other in found]:
+            raise ValueError(f"{device.name} is named twice in '{devices}': one worker a device")
+        found.append(device)
     return found
 
 
@@ -69,9 +77,9 @@ def _parse_one(word: str, list_uuids: Callable[[], Sequence[str]]) -> Device:
     if role and role not in get_args(Role):
         raise ValueError(f"'{role}' in '{word}' is no role: {', '.join(get_args(Role))}")
     known_role: Role = role or "any"  # type: ignore[assignment]  # checked above
-    if name == "cpu":
-        return Device(name, known_role)
     kind, _, index = name.partition(":")
+    if name == "cpu" or (kind == "cpu" and index.isdecimal()):
+        return Device(name, known_role)
     if kind != "cuda" or not index.isdecimal():
         raise ValueError(f"'{word}' is no device: write cpu, cuda:0 or cuda:0=generate")
     uuids = list_uuids()

@@ -6,22 +6,27 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from core import bases
+from core import bases, crash
 from core.artifacts.store import Store
-from core.config import Settings
+from core.clock import boot_seconds
+from core.config import MIB, Settings
+from core.db import migrate
 from core.db.engine import Database
 from core.db.models import Job, Worker
-from core.errors import ServiceError, Unavailable
+from core.errors import DISK_FULL, ServiceError, Unavailable
+from core.files.space import free_bytes, is_full_disk
 from core.jobs.attempt import LeaseLost
 from core.jobs.claim import claim, is_claimable
+from core.jobs.preemption import must_make_way
 from core.jobs.states import Wish
 from core.log import bind
-from worker import inputs
+from worker import inputs, scratch
 from worker.frames import (
     Begun,
     Checkpoint,
@@ -37,6 +42,7 @@ from worker.frames import (
     Word,
 )
 from worker.link import Link
+from worker.pace import Pace
 from worker.record import Record
 
 log = logging.getLogger(__name__)
@@ -44,6 +50,23 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 _AWAY_SECONDS = 1.0
 """Between two tries to read or write, while the database or the store is away."""
+
+
+@dataclass
+class Turn:
+    """The attempt that runs here, for those who may have to interrupt it."""
+
+    job: Job
+    pace: Pace
+    wish: Wish | None = None
+    wished_at: float = 0.0
+    makes_way: bool = False
+    hangs: bool = False
+
+    @property
+    def waited_seconds(self) -> float:
+        """Since somebody first wished something."""
+        return boot_seconds() - self.wished_at
 
 
 class Drain:
@@ -59,8 +82,8 @@ class Drain:
         self.settings = settings
         self._stopping = threading.Event()
         self._one = threading.Lock()
-        self._current: str | None = None
-        self._wish: Wish | None = None
+        self._turn: Turn | None = None
+        self._revision = migrate.head()
 
     @property
     def is_busy(self) -> bool:
@@ -79,10 +102,38 @@ class Drain:
 
     def heed(self, wishes: Mapping[str, Wish]) -> None:
         """Passes a client's wish on, if it concerns the job that runs here."""
-        wish = wishes.get(self._current or "")
-        if wish:
-            self._wish = wish
+        turn = self._turn
+        wish = wishes.get(turn.job.id) if turn else None
+        if turn and wish:
+            if turn.wish is None:
+                turn.wished_at = boot_seconds()
+            turn.wish = wish
             self.link.stop(save=wish == "pause")
+
+    def attend(self) -> None:
+        """Ends a runner that hangs, or that a cancel does not reach: nothing of it is kept."""
+        turn = self._turn
+        if turn is None or turn.hangs:
+            return
+        if turn.pace.is_hung():
+            log.error("no word from the runner for %.0f s: ending it", turn.pace.patience_seconds)
+            turn.hangs = True
+            self.link.kill()
+        elif turn.wish == "cancel" and turn.waited_seconds > self.settings.grace_seconds:
+            self.link.kill()
+
+    def make_way(self) -> None:
+        """Has the training that runs saved and given back, if a picture of higher priority needs
+        the device."""
+        turn = self._turn
+        if turn is None or turn.makes_way or turn.job.kind == "generate":
+            return
+        here = bases.ids_here(self.settings)
+        with self.database.read() as session:
+            turn.makes_way = must_make_way(session, self.settings, self.worker, turn.job.id, here)
+        if turn.makes_way:
+            log.info("making way for a picture of higher priority")
+            self.link.stop(save=True)
 
     def stop(self) -> None:
         """No further claim; the job that runs goes back to the queue at its next step."""
@@ -91,18 +142,35 @@ class Drain:
 
     def has_work(self) -> bool:
         """Whether there is something for this worker to claim; a look that writes nothing."""
+        if not self._has_room():
+            return False
         with self.database.read() as session:
-            return is_claimable(session, self.worker.role, bases.ids_here(self.settings))
+            return is_claimable(session, self.worker, bases.ids_here(self.settings))
 
     def _may_claim(self) -> bool:
         return self.link.ready.is_set() and not self._stopping.is_set()
+
+    def _has_room(self) -> bool:
+        free = free_bytes(self.settings.root)
+        if free < self.settings.min_free_bytes:
+            log.warning(
+                "nothing is claimed: %d MB are free on the home's disk, and "
+                "STILLROOM_MIN_FREE_BYTES asks for %d",
+                free // MIB,
+                self.settings.min_free_bytes // MIB,
+            )
+        return free >= self.settings.min_free_bytes
 
     def _claim(self) -> Job | None:
         try:
             if not self.has_work():
                 return None
             with self.database.write() as session:
-                return claim(session, self.worker, bases.ids_here(self.settings))
+                migrate.require(session, self._revision)
+                here = bases.ids_here(self.settings)
+                job = claim(session, self.worker, here, self.link.resident)
+            crash.point("claimed")
+            return job
         except Unavailable as error:
             log.warning("cannot claim: %s", error.detail)
             return None
@@ -111,12 +179,19 @@ class Drain:
         log.info("claimed a %s job", job.kind)
         chip = self.link.chip
         record = Record(
-            job, self.database, self.store, self.settings, chip=chip.name if chip else None
+            job,
+            self.database,
+            self.store,
+            self.settings,
+            worker=self.worker,
+            chip=chip.name if chip else None,
+            tail=self.link.tail,
         )
-        self._current = job.id
+        self._turn = Turn(job, Pace(self.settings.watchdog_seconds))
+        room = scratch.room_of(self.settings.scratch_path, self.worker.id)
         try:
             with tempfile.TemporaryDirectory(
-                prefix=f"{job.id}-", dir=self.settings.scratch_path, ignore_cleanup_errors=True
+                prefix=f"{job.id}-", dir=room, ignore_cleanup_errors=True
             ) as folder:
                 self._run(job, record, Path(folder))
         except LeaseLost:
@@ -125,17 +200,21 @@ class Drain:
             self._end(record, partial(record.give_back, "worker_stopped"))
         except ServiceError as error:
             self._end(record, partial(record.fail, error.code, error.detail))
-        except Exception:
-            log.exception("this worker failed at a job")
+        except Exception as error:
             self.link.kill()  # whatever the runner still says is of no use
+            if is_full_disk(error):
+                return self._end(record, record.wait_for_room)
+            log.exception("this worker failed at a job")
             detail = "The job met an error of Stillroom's own. The worker's log names it."
             self._end(record, partial(record.fail, "internal_error", detail))
         finally:
-            self._current = self._wish = None
+            self._turn = None
 
     def _run(self, job: Job, record: Record, folder: Path) -> None:
         self._patiently(record.begin)
         run = self._patiently(partial(self._prepare, job, folder))
+        if self._turn:
+            self._turn.pace.hear()
         self._listen(self.link.run(run), record)
 
     def _prepare(self, job: Job, folder: Path) -> Run:
@@ -150,6 +229,8 @@ class Drain:
         begun = lost = False
         for word in words:
             begun = begun or isinstance(word, Begun)
+            if self._turn:
+                self._turn.pace.hear(word.step if isinstance(word, Report) else None)
             if lost:
                 continue
             try:
@@ -188,14 +269,18 @@ class Drain:
                 self._patiently(partial(record.note, word.text))
             case Failed(next_rung=int(rung)):
                 self._end(record, partial(record.step_down, rung))
+            case Failed(code=code) if code == DISK_FULL:
+                self._end(record, record.wait_for_room)
             case Failed():
                 self._end(record, partial(record.fail, word.code, word.detail))
             case Stopped():
                 self._end(record, partial(self._record_stop, record))
             case Gone(killed_by_us=killed):
-                innocent = killed or not begun
-                lose = partial(record.give_back, "runner_lost") if innocent else record.lose_runner
-                self._end(record, lose)
+                hangs = self._turn is not None and self._turn.hangs
+                if hangs or (begun and not killed):
+                    self._end(record, partial(record.lose_runner, "hung" if hangs else "died"))
+                else:
+                    self._end(record, partial(record.give_back, "runner_lost"))
 
     def _keep(self, word: Checkpoint, record: Record) -> None:
         """Brings a checkpoint to the store, from where any host can go on."""
@@ -212,14 +297,18 @@ class Drain:
 
     def _stop_what_was_asked_to(self) -> None:
         """A wish or a signal that came before the runner had the job found nothing to stop."""
-        if self._stopping.is_set() or self._wish:
-            self.link.stop(save=self._wish != "cancel")
+        wish = self._turn.wish if self._turn else None
+        if self._stopping.is_set() or wish:
+            self.link.stop(save=wish != "cancel")
 
     def _record_stop(self, record: Record) -> None:
-        if self._wish == "cancel":
+        turn = self._turn
+        if turn and turn.wish == "cancel":
             record.cancel()
-        elif self._wish == "pause":
+        elif turn and turn.wish == "pause":
             record.give_back("pause_requested")
+        elif turn and turn.makes_way:
+            record.make_way()
         else:
             record.give_back("worker_stopped" if self._stopping.is_set() else "worker_silent")
 

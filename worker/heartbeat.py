@@ -4,13 +4,12 @@ import logging
 import threading
 from collections.abc import Callable
 
-from core import bases
 from core.clock import boot_seconds
 from core.config import Settings
 from core.db.engine import Database
 from core.errors import Unavailable
 from core.workers import service as workers
-from core.workers.service import BeatAnswer, Chip
+from core.workers.service import BeatAnswer, Condition
 from worker.vital import VitalThread
 
 log = logging.getLogger(__name__)
@@ -28,14 +27,14 @@ class Heartbeat:
         settings: Settings,
         worker_id: str,
         *,
-        chip: Callable[[], Chip | None],
+        condition: Callable[[], Condition],
         on_answer: Callable[[BeatAnswer], None],
         on_silence: Callable[[], None],
     ) -> None:
         self.database = database
         self.settings = settings
         self.worker_id = worker_id
-        self.chip = chip
+        self.condition = condition
         self.on_answer = on_answer
         self.on_silence = on_silence
         self._nudged = threading.Event()
@@ -60,12 +59,7 @@ class Heartbeat:
             self._nudged.clear()
             try:
                 with self.database.write() as session:
-                    answer = workers.beat(
-                        session,
-                        self.worker_id,
-                        chip=self.chip(),
-                        bases=bases.ids_here(self.settings),
-                    )
+                    answer = workers.beat(session, self.worker_id, self.condition())
                 heard_at = boot_seconds()
                 self.on_answer(answer)
             except Unavailable as error:

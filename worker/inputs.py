@@ -17,9 +17,10 @@ from core.db.models import Job
 from core.errors import JobFailure, NotFound
 from core.files.digest import sha256_of
 from core.jobs import pipelines
+from core.jobs import service as jobs
 from core.jobs.admission import parse
 from core.jobs.pipelines import Pipeline
-from core.specs import DistillSpec, GenerateSpec
+from core.specs import DistillSpec, GenerateSpec, LoraUse
 from worker import unets
 from worker.frames import BaseFolder, LoraFile, PictureFile, Run
 
@@ -46,7 +47,10 @@ def look_up(session: Session, job: Job) -> Needed:
         spec, owner = parse(job.kind, job.spec), job.owner
         base = pipelines.find(session, owner, spec.base)
         if isinstance(spec, GenerateSpec):
-            loras = [(_weights_key(session, owner, use.artifact), use.weight) for use in spec.loras]
+            loras = [
+                (_weights_key(session, owner, _lora_of(session, owner, use)), use.weight)
+                for use in spec.loras
+            ]
             return Needed(base, lora_keys=loras)
         pictures = _pictures(session, owner, spec.dataset)
         if isinstance(spec, DistillSpec):
@@ -62,6 +66,14 @@ def _pictures(session: Session, owner: str, dataset_id: str) -> list[tuple[str, 
     dataset = datasets.get(session, owner, dataset_id)
     images = datasets.images_of(session, dataset)
     return [(image.store_key, image.caption) for image in images]
+
+
+def _lora_of(session: Session, owner: str, use: LoraUse) -> str:
+    """The artifact, by name or by the job that has made it."""
+    if use.artifact:
+        return use.artifact
+    maker = jobs.get(session, owner, str(use.job))
+    return str((maker.result or {})["lora"])
 
 
 def _weights_key(session: Session, owner: str, artifact_id: str) -> str:

@@ -29,6 +29,7 @@ from worker.frames import (
     send,
     spoils,
 )
+from worker.tail import Tail
 from worker.vital import VitalThread
 
 log = logging.getLogger(__name__)
@@ -47,13 +48,17 @@ class Link:
     """
 
     def __init__(
-        self, lock: LockFile, on_change: Callable[[], None], command: Sequence[str] = RUNNER
+        self, lock: LockFile, on_change: Callable[[], None], command: Sequence[str] | None = None
     ) -> None:
         """``on_change`` is called when the runner gets ready and when it is gone."""
         self.lock = lock
         self.on_change = on_change
-        self.command = command
+        self.command = command or RUNNER
         self.ready = threading.Event()
+        self.tail = Tail()
+        self.early_deaths = 0
+        """Runners in a row that ended before they were ready."""
+        self._base: str | None = None
         self._chip: Chip | None = None
         self._run = 0
         self._words: queue.Queue[Word] = queue.Queue()
@@ -69,6 +74,11 @@ class Link:
         """What the runner computes on; None while there is no runner that is ready."""
         return self._chip if self.ready.is_set() else None
 
+    @property
+    def resident(self) -> list[str]:
+        """Bases that the runner holds in memory."""
+        return [self._base] if self._base and self.ready.is_set() else []
+
     def start(self) -> None:
         self._thread.start()
 
@@ -82,6 +92,7 @@ class Link:
         with self._line:
             self._run += 1
             self._words = queue.Queue()
+            self._base = run.base.id
             if self._socket is None:
                 self._words.put(Gone(exit_code=0, killed_by_us=False))
             self._send(run.model_copy(update={"run": self._run}))
@@ -122,31 +133,48 @@ class Link:
                 send(self._socket, frame)
 
     def _keep(self) -> None:
-        early_deaths = 0
         while not self._closing.is_set():
-            was_ready = self._live_once()
-            early_deaths = 0 if was_ready else early_deaths + 1
-            pause_seconds = _BACKOFF_SECONDS[min(early_deaths, len(_BACKOFF_SECONDS) - 1)]
+            self._live_once()
+            pause_seconds = _BACKOFF_SECONDS[min(self.early_deaths, len(_BACKOFF_SECONDS) - 1)]
             self._closing.wait(pause_seconds)
 
-    def _live_once(self) -> bool:
-        """One runner from start to end; whether it ever got ready."""
+    def _live_once(self) -> None:
+        """One runner from start to end."""
         ours, theirs = socket.socketpair()
         with ours:
-            self._killed = False
+            self._killed, self._base = False, None
             self._process = self._spawn(theirs)
             theirs.close()
+            reading = self._read_stderr(self._process)
             self._socket = ours
             was_ready = self._listen(ours)
             self.ready.clear()
             exit_code = self._reap(self._process)
+            reading.join(_END_SECONDS)
+            self.early_deaths = 0 if was_ready else self.early_deaths + 1
             with self._line:
                 self._socket = None
                 self._words.put(Gone(exit_code=exit_code, killed_by_us=self._killed))
         if not self._closing.is_set():
             log.warning("runner ended with exit code %d", exit_code)
             self.on_change()
-        return was_ready
+
+    def _read_stderr(self, process: "subprocess.Popen[bytes]") -> threading.Thread:
+        """Passes on what the runner writes, and keeps the end of it."""
+
+        def read() -> None:
+            assert process.stderr is not None
+            with process.stderr as lines:
+                for raw in lines:
+                    line = raw.decode(errors="replace")
+                    self.tail.hear(line)
+                    with contextlib.suppress(OSError):
+                        sys.stderr.write(line)
+                        sys.stderr.flush()
+
+        thread = threading.Thread(target=read, name="stderr", daemon=True)
+        thread.start()
+        return thread
 
     def _listen(self, ours: socket.socket) -> bool:
         """Hears the runner until it is gone; whether it ever got ready."""
@@ -182,6 +210,7 @@ class Link:
             pass_fds=(theirs.fileno(), self.lock.descriptor),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             start_new_session=True,
         )
 

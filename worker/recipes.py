@@ -37,9 +37,20 @@ class Bench:
 
     def __init__(self, device: Device) -> None:
         # pinned before exec: the one card that this process sees is its first
-        self.device = torch.device("cpu" if device.name == "cpu" else "cuda:0")
+        self.device = torch.device("cpu" if device.is_cpu else "cuda:0")
         self._threads = torch.get_num_threads()
         self._resident: tuple[str, torch.dtype, Components] | None = None
+
+    def check(self) -> None:
+        """A short self-test: small whole numbers, whose products are exact on every device.
+
+        Raises:
+            RuntimeError: the device computes wrongly, or not at all.
+        """
+        ones = torch.ones(256, 256, device=self.device)
+        counts = torch.arange(256.0, device=self.device).expand(256, 256)
+        if not torch.equal(ones @ counts, 256 * counts):
+            raise RuntimeError(f"{device_name(self.device)} fails at a product of small numbers")
 
     def ready(self) -> Ready:
         return Ready(chip=device_name(self.device), memory_bytes=memory.total_bytes(self.device))

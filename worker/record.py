@@ -14,28 +14,35 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from core import crash
 from core.artifacts import service as artifacts
 from core.artifacts.service import StoredFile
 from core.artifacts.store import Store
 from core.config import Settings
 from core.db.engine import Database
-from core.db.models import Job
+from core.db.models import Job, Worker
+from core.errors import DISK_FULL
 from core.files.digest import sha256_of
 from core.ids import new_id
-from core.jobs import pipelines, rates
+from core.jobs import logs, pipelines, rates
 from core.jobs.admission import parse
-from core.jobs.attempt import Attempt
+from core.jobs.attempt import Attempt, LeaseLost
+from core.jobs.preemption import PREEMPTED
 from core.jobs.progress import progress_of
 from core.jobs.states import Wish
 from core.jobs.transition import EventType
 from core.specs import DistillSpec, FineTuneSpec
+from core.workers import devices
 from core.workers import service as workers
 from worker.frames import Picture, Report
+from worker.tail import MAX_LINES, Tail
 
 log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 1.0
 """Between two progress rows of a job."""
+_FULL_DISK_SECONDS = 60.0
+"""Before a job that found the disk full tries again."""
 
 _OUTPUTS = {
     "lora": ("lora", "peft"),
@@ -58,11 +65,15 @@ class Record:
         store: Store,
         settings: Settings,
         *,
-        chip: str | None = None,
+        worker: Worker,
+        chip: str | None,
+        tail: Tail,
     ) -> None:
-        """``chip``: what computes; None where nobody has told."""
+        """``chip``: what computes; None where nobody has told. ``tail``: what its runner writes."""
         self.job = job
+        self.worker = worker
         self.chip = chip
+        self.tail = tail
         self.attempt = Attempt(job.id, job.attempt)
         self.database = database
         self.store = store
@@ -86,10 +97,11 @@ class Record:
         """Takes away what earlier attempts left, but for what came before the checkpoint that this
         one goes on from: it makes the rest again."""
         if self.job.attempt == 1:
-            return
+            return self.tail.begin()
         step = self._checkpoints[0]["step"] if self._checkpoints else 0
         message = f"going on from step {step}" if step else "beginning again"
         with self.database.write() as session:
+            self.tail.begin(logs.tail(session, self.job.id, MAX_LINES))
             kept = artifacts.discard_made_by(session, self.job.id, from_step=step)
             self.attempt.tell(session, "log", {"message": message})
         self._pictures = [artifact.id for artifact in kept if artifact.role == "sample"]
@@ -106,8 +118,11 @@ class Record:
         """Names a checkpoint as the newest; of those before it one stays."""
         newest = {"step": step, "files": [asdict(file) for file in files]}
         kept, dropped = [newest, *self._checkpoints[:1]], self._checkpoints[1:]
+        message = {"message": f"saved step {step}"}
+        crash.point("before the checkpoint's row")
         with self.database.write() as session:
-            self.attempt.tell(session, "log", {"message": f"saved step {step}"}, checkpoints=kept)
+            self.attempt.tell(session, "log", message, checkpoints=kept, losses=0)
+        crash.point("after the checkpoint's row")
         self._checkpoints = kept
         for checkpoint in dropped:
             for file in checkpoint["files"]:
@@ -123,7 +138,7 @@ class Record:
         self._unsaid = {**self._unsaid, **said}
         if time.monotonic() - self._told_at >= PROGRESS_SECONDS:
             with self.database.write() as session:
-                self._tell_progress(session)
+                self._tell_all(session)
             self._told_at = time.monotonic()
             self._unsaid = {}
 
@@ -166,57 +181,76 @@ class Record:
 
     def succeed(self, files: Mapping[str, Sequence[StoredFile]]) -> None:
         """``files`` are the outputs by role."""
+        crash.point("before success")
         with self.database.write() as session:
-            self._tell_progress(session)
+            self._tell_all(session)
             made = {}
             for role, stored in files.items():
                 kind = _OUTPUTS[role]
                 made[role] = self._add(session, kind, role, stored, self._facts_of(kind[0]))
                 self.attempt.tell(session, "artifact", {"artifact": made[role], "role": role})
             self._remember_rate(session)
-            self.attempt.succeed(session, self._result(made), self.device_seconds)
+            devices.clear(session, self.worker.device_id)
+            self.attempt.succeed(session, self._result(made))
+            crash.point("inside success")
+        crash.point("after success")
 
     def fail(self, code: str, detail: str) -> None:
         with self.database.write() as session:
-            self._tell_progress(session)
-            self.attempt.fail(session, code, detail, self.device_seconds)
+            self._tell_all(session)
+            self.attempt.fail(session, code, detail)
 
     def cancel(self) -> None:
         with self.database.write() as session:
-            self._tell_progress(session)
-            self.attempt.cancel(session, self.device_seconds)
+            self._tell_all(session)
+            self.attempt.cancel(session)
 
-    def give_back(self, reason: str) -> None:
-        """Through no fault of the job's: at once, and nothing is counted against it."""
+    def give_back(self, reason: str, *, pause_seconds: float = 0.0, **values: Any) -> None:
+        """Through no fault of the job's: nothing is counted against it."""
         with self.database.write() as session:
-            self.attempt.give_back(session, reason, device_seconds=self.device_seconds)
+            self._tell_all(session)
+            self._give_back(session, reason, pause_seconds=pause_seconds, **values)
+
+    def make_way(self) -> None:
+        """For a picture of higher priority."""
+        self.give_back(PREEMPTED, pauses=Job.pauses + 1)
+
+    def wait_for_room(self) -> None:
+        """The disk is full: again later, as often as it takes."""
+        self.give_back(DISK_FULL, pause_seconds=_FULL_DISK_SECONDS, pauses=Job.pauses + 1)
 
     def step_down(self, rung: int) -> None:
         """It was too much for the device: again, in a fresh process, on a lower rung."""
-        with self.database.write() as session:
-            self.attempt.give_back(
-                session, "out_of_memory", device_seconds=self.device_seconds, rung=rung
-            )
+        self.give_back("out_of_memory", rung=rung)
 
-    def lose_runner(self) -> None:
-        """The runner died of this job, perhaps: try again after a pause, but not for ever."""
-        losses = self.job.losses + 1
-        if losses >= self.settings.max_losses:
-            self.fail(
-                "worker_lost",
-                f"The process that ran it died {losses} times in a row, so it is not tried again. "
-                "The worker's log says how; a smaller job may fit.",
-            )
-            return
+    def lose_runner(self, how: str) -> None:
+        """The runner died of this job, perhaps, or hung: again after a pause, but not for ever, and
+        preferably elsewhere. A device that lost other jobs too is to blame, and not the job."""
         pauses = self.settings.retry_seconds
         with self.database.write() as session:
-            self.attempt.give_back(
-                session,
-                "runner_lost",
-                device_seconds=self.device_seconds,
-                pause_seconds=pauses[min(losses, len(pauses)) - 1],
-                losses=1,
-            )
+            device = devices.lose(session, self.worker.device_id, self.job.id)
+            losses = session.get_one(Job, self.job.id).losses + 1
+            self._tell_all(session)
+            if device.state != devices.OPEN:
+                log.error("%s is in quarantine: %s", self.worker.device, device.reason)
+                self._give_back(session, "device_quarantined")
+            elif losses >= self.settings.max_losses:
+                self.attempt.fail(session, "worker_lost", _given_up(how, losses))
+            else:
+                others = {worker.device_id for worker in workers.open_workers(session)} - {
+                    self.worker.device_id
+                }
+                self._give_back(
+                    session,
+                    "runner_lost",
+                    pause_seconds=pauses[min(losses, len(pauses)) - 1],
+                    losses=losses,
+                    shuns=self.worker.device_id if others else None,
+                )
+
+    def _give_back(self, session: Session, reason: str, **values: Any) -> None:
+        if self.attempt.give_back(session, reason, **values) is None:
+            raise LeaseLost
 
     def _result(self, made: dict[str, str]) -> dict[str, Any]:
         if self.job.kind == "generate":
@@ -240,8 +274,13 @@ class Record:
             other_seconds=max(0.0, seconds - steps * per_step),
         )
 
-    def _tell_progress(self, session: Session) -> None:
+    def _tell_all(self, session: Session) -> None:
         """What is not written yet, so that the last row of a job is its last step."""
+        if self.tail.changed:
+            logs.keep(session, self.job.id, self.tail.take())
+        self._tell_progress(session)
+
+    def _tell_progress(self, session: Session) -> None:
         if not self._unsaid:
             return
         report = Report.model_validate(self._unsaid)
@@ -301,6 +340,13 @@ class Record:
             begun = {"layers": spec.student.layers} if spec.start is None else {}
             return {"teacher": spec.teacher, "start": spec.start, **begun}
         return {}
+
+
+def _given_up(how: str, losses: int) -> str:
+    return (
+        f"The process that ran it {how} {losses} times without getting further, so it is not tried "
+        "again. Its logs say more; a smaller job may fit."
+    )
 
 
 def _eta_seconds(report: Report) -> float | None:

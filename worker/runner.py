@@ -16,7 +16,8 @@ from collections.abc import Generator
 from core import log as logs
 from core.clock import boot_seconds
 from core.config import Settings
-from core.errors import Interrupted, OutOfMemory, ServiceError
+from core.errors import DISK_FULL, Interrupted, OutOfMemory, ServiceError
+from core.files.space import is_full_disk
 from core.tether import die_with_parent
 from worker.device import parse_pinned
 from worker.frames import (
@@ -86,6 +87,7 @@ def main() -> None:
     from worker.recipes import Bench  # imports torch and diffusers: seconds, and only here
 
     bench = Bench(parse_pinned(settings.device))
+    bench.check()
     send(connection, bench.ready())
     last: Word = Begun()
     while not spoils(last):
@@ -117,6 +119,8 @@ def carry_out(words: Generator[Word], run: Run, orders: Orders) -> Word:
     except MemoryError:
         return _out_of_memory()
     except Exception as error:
+        if is_full_disk(error):
+            return Failed(code=DISK_FULL, detail="The worker's disk is full.")
         if type(error).__name__ == "OutOfMemoryError":  # torch's, of whichever device
             return _out_of_memory()
         log.exception("the recipe failed")

@@ -13,9 +13,12 @@ from core.errors import Unavailable
 from core.files.lock import LockFile
 from core.ids import new_id
 from core.jobs.reaper import Reaper
+from core.retention import Retention
+from core.workers import devices
 from core.workers import service as workers
 from core.workers.host import identity
-from core.workers.service import BeatAnswer, lock_path
+from core.workers.service import BeatAnswer, Condition, lock_path
+from worker import scratch
 from worker.device import Device, parse_pinned
 from worker.drain import Drain
 from worker.frames import GoOn
@@ -24,6 +27,10 @@ from worker.link import Link
 from worker.watch import Watch
 
 log = logging.getLogger(__name__)
+
+
+UNFIT_AFTER = 5
+"""Runners in a row that end before they are ready, by a failed self-test or otherwise."""
 
 
 class DeviceTaken(Exception):
@@ -41,21 +48,24 @@ class Station:
         self.database = Database.of(settings)
         self.device_lock = _take_device(settings, self.device)
         self.lock = _take_own(settings, self.worker_id)
+        scratch.sweep(settings.scratch_path, settings.run_path)
         self.link = Link(self.lock, self._runner_changed)
-        self.drain = Drain(self._register(), self.link, self.database, Store.of(settings), settings)
+        store = Store.of(settings)
+        self.drain = Drain(self._register(), self.link, self.database, store, settings)
         self.heartbeat = Heartbeat(
             self.database,
             settings,
             self.worker_id,
-            chip=lambda: self.link.chip,
+            condition=self._condition,
             on_answer=self._heard,
             on_silence=self.link.kill,
         )
         self.watch = Watch(settings, self._look)
         self.reaper = Reaper(self.database, settings)
+        self.retention = Retention(self.database, store, settings)
 
     def start(self) -> None:
-        for part in (self.heartbeat, self.link, self.watch, self.reaper):
+        for part in (self.heartbeat, self.link, self.watch, self.reaper, self.retention):
             part.start()
 
     def work(self) -> None:
@@ -68,7 +78,7 @@ class Station:
 
     def close(self) -> None:
         """Ends the runner, then takes this worker's row and locks away."""
-        for part in (self.watch, self.heartbeat, self.reaper):
+        for part in (self.watch, self.heartbeat, self.reaper, self.retention):
             part.stop()
         self.link.close()
         try:
@@ -91,7 +101,13 @@ class Station:
                 bases=bases.ids_here(self.settings),
             )
 
+    def _condition(self) -> Condition:
+        here = bases.ids_here(self.settings)
+        return Condition(self.link.chip, here, self.link.resident)
+
     def _runner_changed(self) -> None:
+        if self.link.early_deaths == UNFIT_AFTER:
+            self._give_up_device()
         self.heartbeat.nudge()
         self.ring()
 
@@ -101,6 +117,17 @@ class Station:
             os._exit(1)  # the runner and the locks go with us; the supervisor starts another
         self.link.send(GoOn(seconds=FENCE_SHARE * self.settings.lease_seconds))
         self.drain.heed(answer.wishes)
+        self.drain.attend()
+
+    def _give_up_device(self) -> None:
+        reason = f"Its runner ended {UNFIT_AFTER} times before it was ready."
+        log.error("%s is in quarantine: %s", self.device.name, reason)
+        try:
+            with self.database.write() as session:
+                device = devices.ensure(session, self.drain.worker.device_id)
+                devices.quarantine(session, device, reason)
+        except Unavailable as error:
+            log.warning("could not write that down: %s", error.detail)
 
     def _look(self) -> None:
         """Somebody wrote to the database, or a while has passed."""
@@ -108,20 +135,20 @@ class Station:
             has_work = not self.drain.is_busy and self.drain.has_work()
             with self.database.read() as session:
                 wishes = workers.wishes(session, self.worker_id)
+            self.drain.heed(wishes)
+            self.drain.make_way()
         except Unavailable:
             return
-        self.drain.heed(wishes)
         if has_work and self.link.ready.is_set():
             self.ring()
 
 
-def _take_device(settings: Settings, device: Device) -> LockFile | None:
-    """A card belongs to one worker; any number may share the CPU."""
-    if device.name == "cpu":
-        return None
+def _take_device(settings: Settings, device: Device) -> LockFile:
+    """It belongs to one worker: of the CPU, each share has a name of its own."""
     lock = LockFile.take(settings.run_path / f"{device.name.replace(':', '-')}.lock")
     if lock is None:
-        raise DeviceTaken(f"another worker of {settings.root} drives {device.name} already")
+        other = ": name a share of your own, such as cpu:7" if device.is_cpu else ""
+        raise DeviceTaken(f"another worker of {settings.root} drives {device.name} already{other}")
     return lock
 
 

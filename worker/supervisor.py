@@ -13,6 +13,7 @@ from types import FrameType
 from core import log as logs
 from core.config import Settings
 from core.db import migrate
+from core.errors import WrongRevision
 from core.files.lock import LockFile
 from core.files.mounts import is_network_mount
 from core.tether import PARENT, die_with_parent
@@ -130,7 +131,10 @@ def main() -> None:
             f"{settings.root} is on a network file system, where SQLite's log does not work: set "
             "STILLROOM_HOME to a local disk, or STILLROOM_DATABASE_URL to PostgreSQL."
         )
-    migrate.upgrade(settings.effective_database_url)
+    try:
+        migrate.upgrade(settings.effective_database_url)
+    except WrongRevision as error:
+        sys.exit(error.detail)
     children = [] if workers_only else [api_child()]
     children += [worker_child(pinned) for pinned in devices]
     Supervisor(children, settings.grace_seconds).run()

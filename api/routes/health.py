@@ -5,6 +5,7 @@ from fastapi import APIRouter
 from api.deps import DatabaseDep, StoreDep
 from api.schemas import HealthRead, ReadyRead
 from core.errors import Problem, Unavailable
+from core.workers import devices
 from core.workers import service as workers
 
 router = APIRouter(tags=["health"])
@@ -20,10 +21,13 @@ async def healthz() -> HealthRead:
 def readyz(database: DatabaseDep, store: StoreDep) -> ReadyRead:
     """Database, store and at least one live worker are there."""
     with database.read() as session:
-        live = workers.live_workers(session)
+        live = workers.open_workers(session)
+        held = [device for _, device in workers.everyone(session) if device.state != devices.OPEN]
     store.check()
     if not live:
         detail = "No worker is ready yet: start one with `stillroom serve` or `stillroom worker`."
+        if held:
+            detail = f"A device is {held[0].state}: `stillroom workers` says why and releases it."
         raise Unavailable(
             detail,
             code="no_worker",

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from sqlalchemy.orm import Session
 
 from api import pages
 from api.deps import (
@@ -14,6 +15,7 @@ from api.deps import (
     Limit,
     ReaderDep,
     SettingsDep,
+    StandingDep,
     WriterDep,
 )
 from api.errors import invalid
@@ -25,14 +27,17 @@ from api.schemas import (
     ForecastRead,
     JobCreate,
     JobRead,
+    LogsRead,
     MetricsRead,
     Page,
 )
 from core.artifacts import service as artifacts
+from core.db.models import Job
 from core.errors import InsufficientScope, NotAcceptable, Problem, Unprocessable
-from core.jobs import metrics
+from core.jobs import logs, metrics
 from core.jobs import service as jobs
 from core.jobs.admission import parse
+from core.jobs.standing import Standing
 from core.jobs.states import State
 from core.jobs.transition import events_after
 
@@ -54,6 +59,7 @@ def submit_job(
     settings: SettingsDep,
     database: DatabaseDep,
     bell: BellDep,
+    standing: StandingDep,
     response: Response,
     dry_run: Annotated[
         bool, Query(description="All checks, and what it would take; nothing is queued.")
@@ -78,8 +84,10 @@ def submit_job(
             name=body.name,
             priority=body.priority,
             labels=body.labels,
+            after=body.after,
+            deadline_seconds=body.deadline_seconds,
         )
-        read = JobRead.of(job, jobs.queue_positions(session, [job]).get(job.id))
+        read = _read(session, standing, job)
     bell.ring()
     response.headers["Location"] = f"{router.prefix}/{job.id}"
     return read
@@ -89,6 +97,7 @@ def submit_job(
 def list_jobs(
     caller: ReaderDep,
     database: DatabaseDep,
+    standing: StandingDep,
     cursor: CursorDep,
     limit: Limit = pages.LIMIT,
     kind: str | None = None,
@@ -106,23 +115,23 @@ def list_jobs(
             cursor=cursor,
             limit=limit,
         )
-        positions = jobs.queue_positions(session, found)
+        positions = standing.positions(session, found)
         return Page(items=JobRead.of_many(found, positions), next_cursor=pages.encoded(next_cursor))
 
 
 @router.get("/{job_id}")
-def read_job(job_id: str, caller: ReaderDep, database: DatabaseDep) -> JobRead:
+def read_job(
+    job_id: str, caller: ReaderDep, database: DatabaseDep, standing: StandingDep
+) -> JobRead:
     with database.read() as session:
-        job = jobs.get(session, caller.owner, job_id)
-        return JobRead.of(job, jobs.queue_positions(session, [job]).get(job.id))
+        return _read(session, standing, jobs.get(session, caller.owner, job_id))
 
 
 @router.post("/{job_id}/cancel", status_code=202)
 def cancel_job(job_id: str, caller: WriterDep, database: DatabaseDep) -> JobRead:
     """At once while it waits, at its next step while it runs. Repeating is harmless."""
     with database.write() as session:
-        job = jobs.cancel(session, caller.owner, job_id)
-        return JobRead.of(job, jobs.queue_positions(session, [job]).get(job.id))
+        return JobRead.of(jobs.cancel(session, caller.owner, job_id), None)
 
 
 @router.post("/{job_id}/pause", status_code=202)
@@ -134,11 +143,12 @@ def pause_job(job_id: str, caller: WriterDep, database: DatabaseDep) -> JobRead:
 
 
 @router.post("/{job_id}/resume", status_code=202)
-def resume_job(job_id: str, caller: WriterDep, database: DatabaseDep, bell: BellDep) -> JobRead:
+def resume_job(
+    job_id: str, caller: WriterDep, database: DatabaseDep, bell: BellDep, standing: StandingDep
+) -> JobRead:
     """Back into the queue, to go on from where it was saved. Repeating is harmless."""
     with database.write() as session:
-        job = jobs.resume(session, caller.owner, job_id)
-        read = JobRead.of(job, jobs.queue_positions(session, [job]).get(job.id))
+        read = _read(session, standing, jobs.resume(session, caller.owner, job_id))
     bell.ring()
     return read
 
@@ -151,13 +161,34 @@ def extend_job(
     settings: SettingsDep,
     database: DatabaseDep,
     bell: BellDep,
+    standing: StandingDep,
     response: Response,
 ) -> JobRead:
     """A new job that goes on where a finished training ended. Under a constant schedule it ends as
     one run of all the steps would have."""
     with database.write() as session:
         job = jobs.extend(session, settings, caller.owner, job_id, steps=body.steps)
-        read = JobRead.of(job, jobs.queue_positions(session, [job]).get(job.id))
+        read = _read(session, standing, job)
+    bell.ring()
+    response.headers["Location"] = f"{router.prefix}/{job.id}"
+    return read
+
+
+@router.post("/{job_id}/retry", status_code=201)
+def retry_job(
+    job_id: str,
+    caller: WriterDep,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    bell: BellDep,
+    standing: StandingDep,
+    response: Response,
+) -> JobRead:
+    """A new job in place of one that has failed, was cancelled or has expired. A training goes on
+    from where that one was saved."""
+    with database.write() as session:
+        job = jobs.retry(session, settings, caller.owner, job_id)
+        read = _read(session, standing, job)
     bell.ring()
     response.headers["Location"] = f"{router.prefix}/{job.id}"
     return read
@@ -192,6 +223,19 @@ def read_metrics(job_id: str, caller: ReaderDep, database: DatabaseDep) -> Metri
         return MetricsRead(**vars(metrics.of(session, job_id)))
 
 
+@router.get("/{job_id}/logs")
+def read_logs(
+    job_id: str,
+    caller: ReaderDep,
+    database: DatabaseDep,
+    tail: Annotated[int, Query(ge=1, le=500, description="So many of the last lines.")] = 100,
+) -> LogsRead:
+    """What its runner wrote last, without paths or secrets."""
+    with database.read() as session:
+        jobs.get(session, caller.owner, job_id)
+        return LogsRead(lines=logs.tail(session, job_id, tail))
+
+
 @router.get("/{job_id}/artifacts")
 def list_job_artifacts(
     job_id: str,
@@ -208,6 +252,10 @@ def list_job_artifacts(
             items=[ArtifactRead.of(artifact) for artifact in made],
             next_cursor=pages.encoded(next_cursor),
         )
+
+
+def _read(session: Session, standing: Standing, job: Job) -> JobRead:
+    return JobRead.of(job, standing.positions(session, [job]).get(job.id))
 
 
 def _label(text: str | None) -> tuple[str, str] | None:

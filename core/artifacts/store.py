@@ -14,8 +14,9 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from core.config import MIB, Settings
-from core.errors import NotFound, Unavailable
+from core.errors import DiskFull, NotFound, Unavailable
 from core.files.atomic import replacing, sync
+from core.files.space import is_full_disk
 
 CHUNK_BYTES = 4 * MIB
 """One read. Each is a request of its own, so that a slow reader times nothing out."""
@@ -124,6 +125,8 @@ def _away_is_unavailable() -> Iterator[None]:
     except FileNotFoundError as error:
         raise NotFound("This file is no longer in the store.", code="file_gone") from error
     except BaseError as error:
+        if is_full_disk(error):
+            raise DiskFull from error
         raise Unavailable(
             "The store does not answer. Try again in a moment.",
             code="store_unavailable",

@@ -15,7 +15,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
 from sqlalchemy.orm import Session
 
 from core.config import Settings
-from core.errors import Unavailable
+from core.errors import DiskFull, Unavailable
+from core.files.space import is_full_disk
 
 BUSY_TIMEOUT_MS = 30_000
 CONNECT_SECONDS = 5
@@ -58,6 +59,8 @@ def _away_is_unavailable() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, TimeoutError) as error:
+        if is_full_disk(error):
+            raise DiskFull from error
         raise Unavailable(
             "The database does not answer. Nothing was changed; try again in a moment.",
             code="database_unavailable",

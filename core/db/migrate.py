@@ -4,6 +4,12 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from core.errors import WrongRevision
 
 _HERE = Path(__file__).resolve().parent
 
@@ -22,5 +28,36 @@ def alembic_config(database_url: str) -> Config:
 
 
 def upgrade(database_url: str) -> None:
-    """To the newest revision; does nothing to a database that is there already."""
-    command.upgrade(alembic_config(database_url), "head")
+    """To the newest revision; does nothing to a database that is there already.
+
+    Raises:
+        WrongRevision: it is of a later version of Stillroom.
+    """
+    config = alembic_config(database_url)
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        if "locate revision" not in str(error):
+            raise
+        raise _wrong("a revision that this version does not know", head()) from error
+
+
+def head() -> str:
+    """The revision that this code is written for."""
+    revision = ScriptDirectory.from_config(alembic_config("sqlite://")).get_current_head()
+    assert revision is not None, "there are migrations"
+    return revision
+
+
+def require(session: Session, revision: str) -> None:
+    """Raises WrongRevision where the database is of another: its rows may mean something else."""
+    found = session.scalar(text("SELECT version_num FROM alembic_version"))
+    if found != revision:
+        raise _wrong(f"revision {found}", revision)
+
+
+def _wrong(found: str, revision: str) -> WrongRevision:
+    return WrongRevision(
+        f"The database is of {found}, this process of revision {revision}: end it, and start "
+        "the version of Stillroom that the others run."
+    )

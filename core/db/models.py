@@ -7,6 +7,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
+    ColumnElement,
     DateTime,
     Dialect,
     ForeignKey,
@@ -16,6 +17,8 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    and_,
+    literal_column,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -99,12 +102,29 @@ class Image(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
+class Lane(Base):
+    """Where jobs wait that differ in age alone: the oldest goes first, and a claim looks at the
+    heads of lanes only, however long they are."""
+
+    __tablename__ = "lanes"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    """The hash of the rest."""
+    owner: Mapped[str]
+    kind: Mapped[str] = mapped_column(String(20))
+    base: Mapped[str]
+    also_base: Mapped[str | None]
+    priority: Mapped[int]
+
+
 class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
-        Index("ix_jobs_state_turn_id", "state", "turn", "id"),
         Index("ix_jobs_owner_id", "owner", "id"),
-        Index("ix_jobs_worker_id_state", "worker_id", "state"),
+        Index("ix_jobs_owner_state_id", "owner", "state", "id"),
+        Index("ix_jobs_lane_started_at", "lane", "started_at"),
+        Index("ix_jobs_finished_at", "finished_at"),
+        Index("ix_jobs_swept_finished_at", "swept", "finished_at"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -120,8 +140,13 @@ class Job(Base):
     spec: Mapped[dict[str, Any]]
     labels: Mapped[dict[str, Any]]
     priority: Mapped[int] = mapped_column(default=0)
-    turn: Mapped[int]
-    """From priority and kind; the smallest goes first. One number, so that one index serves."""
+    lane: Mapped[str] = mapped_column(String(32))
+    after: Mapped[str | None] = mapped_column(String(40))
+    """The job whose success it waits for, as its client said."""
+    waits: Mapped[int] = mapped_column(default=0)
+    """Jobs among its inputs that have not ended: while there is one, it is in no lane."""
+    expires_at: Mapped[datetime | None]
+    """When it is no longer worth beginning."""
 
     attempt: Mapped[int] = mapped_column(default=0)
     """The fence: raised by each claim, named by every later write."""
@@ -132,7 +157,7 @@ class Job(Base):
     cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
     pause_requested: Mapped[bool] = mapped_column(Boolean, default=False)
     pauses: Mapped[int] = mapped_column(default=0)
-    """Attempts that ended because somebody asked for it."""
+    """Attempts that ended because somebody asked for it, or made way."""
     parent: Mapped[str | None] = mapped_column(String(40))
     """The job that this one goes on from."""
     checkpoints: Mapped[list[Any]] = mapped_column(default=list)
@@ -140,8 +165,11 @@ class Job(Base):
     rung: Mapped[int] = mapped_column(default=0)
     """How far down the memory ladder it begins: those above were too much."""
     losses: Mapped[int] = mapped_column(default=0)
-    """Times a runner died while it worked on this job and its worker lived on."""
+    """Times a runner died while it worked on this job and its worker lived on, since it last got
+    further."""
     not_before: Mapped[datetime | None]
+    shuns: Mapped[str | None]
+    """The device that lost it last: another one is preferred, for a while."""
 
     last_seq: Mapped[int] = mapped_column(default=0)
     progress: Mapped[dict[str, Any]]
@@ -153,7 +181,39 @@ class Job(Base):
     queued_at: Mapped[datetime] = mapped_column(default=now)
     queue_seconds: Mapped[float] = mapped_column(default=0.0)
     started_at: Mapped[datetime | None]
+    claimed_at: Mapped[datetime | None]
+    """When its present attempt began."""
     finished_at: Mapped[datetime | None]
+    swept: Mapped[int] = mapped_column(default=0)
+    """Once it has ended: how far ``core.retention`` has tidied up after it."""
+
+
+# Written out, not bound: only so does a query's planner know the partial indexes below again.
+_QUEUED: ColumnElement[str] = literal_column("'queued'")
+_RUNNING: ColumnElement[str] = literal_column("'running'")
+_NONE: ColumnElement[int] = literal_column("0")
+in_lane = and_(Job.state == _QUEUED, Job.waits == _NONE)
+"""Of a job that waits for a device and for nothing else."""
+is_running = Job.state == _RUNNING
+may_expire = and_(Job.state == _QUEUED, Job.started_at.is_(None), Job.expires_at.is_not(None))
+
+
+def _partial(name: str, *columns: Any, of: ColumnElement[bool]) -> Index:
+    return Index(name, *columns, postgresql_where=of, sqlite_where=of)
+
+
+_partial("ix_jobs_in_lane", Job.lane, Job.id, of=in_lane)
+_partial("ix_jobs_running", Job.worker_id, of=is_running)
+_partial("ix_jobs_may_expire", Job.expires_at, of=may_expire)
+
+
+class JobLog(Base):
+    """The last lines of what a job's runner said."""
+
+    __tablename__ = "job_logs"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    lines: Mapped[list[Any]]
 
 
 class JobInput(Base):
@@ -211,16 +271,35 @@ class Worker(Base):
     """Host and home in one (core.workers.host): where its lock file can be tested."""
     pid: Mapped[int]
     device: Mapped[str]
+    device_id: Mapped[str]
     role: Mapped[str] = mapped_column(String(20))
     ready: Mapped[bool] = mapped_column(Boolean, default=False)
     bases: Mapped[list[Any]]
     """Ids of the base models that its disk holds."""
+    resident: Mapped[list[Any]] = mapped_column(default=list)
+    """Ids of those that its runner holds in memory."""
     chip: Mapped[str | None]
     """What computes, by its maker's name; None until its runner has told."""
     memory_bytes: Mapped[int | None]
     """Of the chip; None where nobody can tell."""
     beat: Mapped[int] = mapped_column(default=0)
+    beat_at: Mapped[datetime] = mapped_column(default=now)
+    """To show. Whether it lives is told by the counter alone."""
     started_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Device(Base):
+    """A device over the lives of its workers: what it lost, and whether it may claim."""
+
+    __tablename__ = "devices"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    """Its worker's host and its name there."""
+    state: Mapped[str] = mapped_column(String(20), default="open")
+    reason: Mapped[str | None] = mapped_column(Text)
+    """Why it is not open: a sentence."""
+    lost: Mapped[list[Any]] = mapped_column(default=list)
+    """Jobs that its runner died of since a job last ended well here."""
 
 
 class Rate(Base):

@@ -35,9 +35,9 @@ T = TypeVar("T", bound=TrainingSpec)
 class Admitted:
     """A spec with every default filled in, how long it is, and what it needs to stay there.
 
-    ``inputs`` are ``(kind, id)`` of each dataset and artifact that the job will read; ``pictures``
-    counts those that it learns. ``pipeline`` is what it draws or learns with; ``also_base`` is
-    another base model that its worker must have.
+    ``inputs`` are ``(kind, id)`` of each dataset and artifact that the job will read, and of each
+    job whose result it will read; ``pictures`` counts those that it learns. ``pipeline`` is what it
+    draws or learns with; ``also_base`` is another base model that its worker must have.
     """
 
     spec: AnySpec
@@ -153,7 +153,10 @@ def _require_student(start: Pipeline, spec: DistillSpec, teacher: Pipeline) -> N
 
 def _admit_generate(session: Session, owner: str, spec: GenerateSpec, base: Pipeline) -> Admitted:
     for use in spec.loras:
-        _require_fitting_lora(session, artifacts.get(session, owner, use.artifact), base)
+        if use.artifact:
+            _require_fitting_lora(session, artifacts.get(session, owner, use.artifact), base)
+        else:
+            _require_fitting_maker(session, owner, str(use.job), base)
     filled = spec.model_copy(
         update={
             "width": spec.width or base.native_size,
@@ -162,8 +165,8 @@ def _admit_generate(session: Session, owner: str, spec: GenerateSpec, base: Pipe
         }
     )
     steps = len(spec.prompts) * spec.images * spec.steps
-    unique = dict.fromkeys(use.artifact for use in spec.loras)
-    inputs = [("artifact", artifact_id) for artifact_id in unique]
+    named = [("artifact" if use.artifact else "job", use.artifact or use.job) for use in spec.loras]
+    inputs = [(kind, str(input_id)) for kind, input_id in dict.fromkeys(named)]
     return Admitted(filled, steps, inputs + _unet_input(base), base)
 
 
@@ -193,6 +196,24 @@ def _require_fitting_lora(session: Session, artifact: Artifact, base: Pipeline) 
             f"The LoRA '{artifact.id}' was trained on '{artifact.base}' (layout "
             f"{artifact.layout}) and does not fit '{base.id}' (layout {base.layout.id}): its "
             "modules have other names or shapes there. Use the base it was trained on."
+        )
+
+
+def _require_fitting_maker(session: Session, owner: str, job_id: str, base: Pipeline) -> None:
+    """That a job will make a LoRA that fits."""
+    maker = session.get(Job, job_id)
+    if maker is None or maker.owner != owner:
+        raise NotFound(f"There is no job '{job_id}'.")
+    if maker.kind != "fine_tune":
+        raise Unprocessable(
+            f"'{job_id}' is a {maker.kind} job: only fine_tune jobs make a LoRA.", code="not_a_lora"
+        )
+    learns_on = pipelines.find(session, owner, parse(maker.kind, maker.spec).base)
+    if (learns_on.layout, learns_on.widths) != (base.layout, base.widths):
+        raise LayoutMismatch(
+            f"The LoRA of '{job_id}' is trained on '{learns_on.id}' (layout {learns_on.layout.id}) "
+            f"and does not fit '{base.id}' (layout {base.layout.id}): use the base it is trained "
+            "on."
         )
 
 

@@ -1,6 +1,6 @@
 """One claim on one job: the right to write about it until somebody else claims it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from core.db.models import Job, now
+from core.jobs.ending import end
 from core.jobs.progress import at_rest
 from core.jobs.states import State
 from core.jobs.transition import EventType, move, record
@@ -51,98 +52,78 @@ class Attempt:
     def progress(self, session: Session, progress: Mapping[str, Any]) -> Job:
         return self.tell(session, "progress", progress, progress=dict(progress))
 
-    def succeed(self, session: Session, result: Mapping[str, Any], device_seconds: float) -> Job:
-        return self._end(session, State.SUCCEEDED, device_seconds, result=dict(result))
+    def succeed(self, session: Session, result: Mapping[str, Any]) -> Job:
+        return self._end(session, State.SUCCEEDED, result=dict(result))
 
-    def fail(self, session: Session, code: str, detail: str, device_seconds: float) -> Job:
+    def fail(self, session: Session, code: str, detail: str) -> Job:
         error = {"code": code, "detail": detail}
-        return self._end(session, State.FAILED, device_seconds, reason=code, error=error)
+        return self._end(session, State.FAILED, reason=code, error=error)
 
-    def cancel(self, session: Session, device_seconds: float) -> Job:
-        return self._end(session, State.CANCELLED, device_seconds)
-
-    def _end(
-        self,
-        session: Session,
-        to: State,
-        device_seconds: float,
-        *,
-        reason: str | None = None,
-        **values: Any,
-    ) -> Job:
-        return _kept(
-            move(
-                session,
-                self._fence,
-                job_id=self.job_id,
-                start=State.RUNNING,
-                to=to,
-                reason=reason,
-                finished_at=now(),
-                device_seconds=Job.device_seconds + device_seconds,
-                **values,
-            )
-        )
+    def cancel(self, session: Session) -> Job:
+        return self._end(session, State.CANCELLED)
 
     def give_back(
         self,
         session: Session,
         reason: str,
         *where: ColumnElement[bool],
-        device_seconds: float = 0.0,
         pause_seconds: float = 0.0,
-        losses: int = 0,
-        rung: int | None = None,
+        **values: Any,
     ) -> Job | None:
-        """Back to the queue for another attempt, on another ``rung`` if one is given; None: the
-        lease was lost already.
+        """Back to the queue for another attempt, with ``values`` of the row; None: the lease was
+        lost already.
 
         It ends instead when somebody asked to cancel it meanwhile, or after too many attempts; and
         it waits, out of the queue, when somebody asked to pause it.
         """
-        job = session.get(Job, self.job_id, with_for_update=True)  # no cancel slips in between
+        job = self._locked(session)  # no cancel slips in between
         if job is None:
             return None
         leave = partial(
-            move,
-            session,
-            self._fence,
-            *where,
-            job_id=self.job_id,
-            start=State.RUNNING,
-            reason=reason,
-            device_seconds=Job.device_seconds + device_seconds,
+            self._leave, session, *where, reason=reason, device_seconds=_device_seconds(job)
         )
-        cancelled = leave(Job.cancel_requested.is_(True), to=State.CANCELLED, finished_at=now())
-        if cancelled:
-            return cancelled
-        back: dict[str, Any] = {
-            "worker_id": None,
-            "device": None,
-            "losses": Job.losses + losses,
-            "rung": Job.rung if rung is None else rung,
-        }
-        paused = leave(
-            Job.pause_requested.is_(True),
-            to=State.PAUSED,
-            pause_requested=False,
-            pauses=Job.pauses + 1,
-            progress=at_rest(job.progress, State.PAUSED),
-            **back,
-        )
-        if paused:
-            return paused
+        if job.cancel_requested:
+            return leave(by=end, to=State.CANCELLED)
+        values |= {"worker_id": None, "device": None}
+        if job.pause_requested:
+            values |= {"pause_requested": False, "pauses": Job.pauses + 1}
+            progress = at_rest(job.progress, State.PAUSED)
+            return leave(to=State.PAUSED, progress=progress, **values)
         if self.number - job.pauses >= MAX_ATTEMPTS:
             detail = f"It was begun {self.number} times and never came to an end ({reason})."
-            error = {"code": "worker_lost", "detail": detail}
-            return leave(to=State.FAILED, error=error, finished_at=now())
+            return leave(by=end, to=State.FAILED, error={"code": "worker_lost", "detail": detail})
         return leave(
             to=State.QUEUED,
             queued_at=now(),
             not_before=now() + timedelta(seconds=pause_seconds) if pause_seconds else None,
             progress=at_rest(job.progress, State.QUEUED),
-            **back,
+            **values,
         )
+
+    def _end(self, session: Session, to: State, **values: Any) -> Job:
+        job = _kept(self._locked(session))
+        seconds = _device_seconds(job)
+        return _kept(self._leave(session, by=end, to=to, device_seconds=seconds, **values))
+
+    def _leave(
+        self,
+        session: Session,
+        *where: ColumnElement[bool],
+        by: Callable[..., Job | None] = move,
+        **values: Any,
+    ) -> Job | None:
+        """Out of ``running``."""
+        fence = (self._fence, *where)
+        return by(session, *fence, job_id=self.job_id, start=State.RUNNING, **values)
+
+    def _locked(self, session: Session) -> Job | None:
+        return session.get(Job, self.job_id, with_for_update=True)
+
+
+def _device_seconds(job: Job) -> float:
+    """With those of the attempt that ends now."""
+    attempt = now() - job.claimed_at if job.claimed_at else timedelta()
+    return job.device_seconds + round(max(0.0, attempt.total_seconds()), 3)
 
 
 def _kept(job: Job | None) -> Job:

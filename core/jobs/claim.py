@@ -1,14 +1,16 @@
 """Which job a worker takes next, and taking it."""
 
-from collections.abc import Collection
-from datetime import datetime
+from collections.abc import Collection, Iterable
+from datetime import datetime, timedelta
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
-from core.db.models import Job, Worker, now
+from core.db.models import Device, Job, Lane, Worker, in_lane, now
+from core.jobs.order import Head, in_order
 from core.jobs.states import State
 from core.jobs.transition import move
+from core.workers import devices
 
 KINDS_OF_ROLE: dict[str, tuple[str, ...]] = {
     "any": ("fine_tune", "distill", "generate"),
@@ -17,24 +19,84 @@ KINDS_OF_ROLE: dict[str, tuple[str, ...]] = {
 }
 """A device's role, set by the operator, and the kinds of job that it takes."""
 
-CLAIM_ORDER = (Job.turn, Job.id)
-"""By turn, then the oldest first."""
+SHUN_SECONDS = 15.0
+"""So long a job that a device lost is left to the others, once it is due."""
 
 
-def turn_of(priority: int, kind: str) -> int:
-    """By priority, and of equals a picture before a training: somebody waits for it."""
-    return -2 * priority + (kind != "generate")
-
-
-def claim(session: Session, worker: Worker, bases: Collection[str]) -> Job | None:
+def claim(
+    session: Session, worker: Worker, bases: Collection[str], resident: Collection[str] = ()
+) -> Job | None:
     """The next job on one of ``bases``, running under a new attempt of ``worker``; None: nothing.
 
     Needs a write transaction: on SQLite that one lock, on PostgreSQL the row's, keeps two workers
     from taking the same job.
     """
     at = now()
+    for head in in_order(_heads(session, worker, bases, at), resident, at):
+        job = _take(session, head, worker, at)
+        if job is not None:
+            return job
+    return None
+
+
+def is_claimable(session: Session, worker: Worker, bases: Collection[str]) -> bool:
+    """A look that writes nothing: is there anything for this worker with these bases?"""
+    some = select(Job.id).where(Job.lane == Lane.id, *_due(worker, now())).exists()
+    return session.scalar(select(Lane.id).where(*_able(worker, bases), some).limit(1)) is not None
+
+
+def next_up(session: Session, worker: Worker, bases: Collection[str]) -> Head | None:
+    """What this worker would claim now; a look that writes nothing."""
+    at = now()
+    return next(iter(in_order(_heads(session, worker, bases, at), (), at)), None)
+
+
+def _heads(session: Session, worker: Worker, bases: Collection[str], at: datetime) -> list[Head]:
+    """Of the lanes that the worker may take from."""
+    first = select(Job.id).where(Job.lane == Lane.id, *_due(worker, at)).order_by(Job.id).limit(1)
+    served = select(func.max(Job.started_at)).where(Job.lane == Lane.id)
+    lanes = session.execute(select(Lane, first.scalar_subquery(), served.scalar_subquery())).all()
+    able = set(session.scalars(select(Lane.id).where(*_able(worker, bases))))
+    queued_at = _queued_at(session, [job_id for lane, job_id, _ in lanes if lane.id in able])
+    served_at = _latest_by_owner((lane.owner, at) for lane, _, at in lanes)
+    return [
+        Head(
+            lane=lane.id,
+            job_id=job_id,
+            owner=lane.owner,
+            kind=lane.kind,
+            base=lane.base,
+            priority=lane.priority,
+            queued_at=queued_at[job_id],
+            lane_served_at=lane_served_at,
+            owner_served_at=served_at.get(lane.owner),
+        )
+        for lane, job_id, lane_served_at in lanes
+        if job_id in queued_at
+    ]
+
+
+def _queued_at(session: Session, job_ids: Iterable[str | None]) -> dict[str, datetime]:
+    rows = session.execute(select(Job.id, Job.queued_at).where(Job.id.in_(job_ids)))
+    return dict(rows.all())
+
+
+def _latest_by_owner(served: Iterable[tuple[str, datetime | None]]) -> dict[str, datetime]:
+    latest: dict[str, datetime] = {}
+    for owner, at in served:
+        if at is not None:
+            latest[owner] = max(at, latest.get(owner, at))
+    return latest
+
+
+def _take(session: Session, head: Head, worker: Worker, at: datetime) -> Job | None:
+    """The first of the head's lane that nobody else is just taking."""
     candidate = session.execute(
-        _claimable(worker.role, bases, at).with_for_update(skip_locked=True).limit(1)
+        select(Job.id, Job.queued_at, Job.started_at)
+        .where(Job.lane == head.lane, *_due(worker, at))
+        .order_by(Job.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
     ).one_or_none()
     if candidate is None:
         return None
@@ -49,27 +111,30 @@ def claim(session: Session, worker: Worker, bases: Collection[str]) -> Job | Non
         device=worker.device,
         beat=Job.beat + 1,
         not_before=None,
+        claimed_at=at,
         started_at=candidate.started_at or at,
         queue_seconds=Job.queue_seconds + waited_seconds,
     )
 
 
-def is_claimable(session: Session, role: str, bases: Collection[str]) -> bool:
-    """A look that writes nothing: is there anything for a device of this role with these bases?"""
-    return session.execute(_claimable(role, bases, now()).limit(1)).first() is not None
+def _able(worker: Worker, bases: Collection[str]) -> list[ColumnElement[bool]]:
+    """Lanes whose jobs the worker's role and disk allow, while its device may claim at all."""
+    return [
+        select(Device.id)
+        .where(Device.id == worker.device_id, Device.state == devices.OPEN)
+        .exists(),
+        Lane.kind.in_(KINDS_OF_ROLE[worker.role]),
+        Lane.base.in_(bases),
+        or_(Lane.also_base.is_(None), Lane.also_base.in_(bases)),
+    ]
 
 
-def _claimable(
-    role: str, bases: Collection[str], at: datetime
-) -> Select[str, datetime, datetime | None]:
-    return (
-        select(Job.id, Job.queued_at, Job.started_at)
-        .where(
-            Job.state == State.QUEUED,
-            Job.kind.in_(KINDS_OF_ROLE[role]),
-            Job.base.in_(bases),
-            or_(Job.also_base.is_(None), Job.also_base.in_(bases)),
-            or_(Job.not_before.is_(None), Job.not_before <= at),
-        )
-        .order_by(*CLAIM_ORDER)
-    )
+def _due(worker: Worker, at: datetime) -> list[ColumnElement[bool]]:
+    """Jobs that wait for a device and may be begun on this one now."""
+    shunned_until = at - timedelta(seconds=SHUN_SECONDS)
+    return [
+        in_lane,
+        or_(Job.not_before.is_(None), Job.not_before <= at),
+        or_(Job.shuns.is_(None), Job.shuns != worker.device_id, Job.not_before <= shunned_until),
+        or_(Job.expires_at.is_(None), Job.expires_at > at, Job.started_at.is_not(None)),
+    ]

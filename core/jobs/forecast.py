@@ -72,13 +72,14 @@ def require_fit(forecast: Forecast, spec: AnySpec) -> None:
 
 def _peak_bytes(admitted: Admitted, worker: Worker | None) -> int:
     """On the rung that such a worker would take; the last where none fits."""
-    spec, base, on_gpu = admitted.spec, admitted.pipeline, worker and worker.device != "cpu"
+    spec, base = admitted.spec, admitted.pipeline
+    on_gpu = worker is not None and worker.device.startswith("cuda")
     if isinstance(spec, GenerateSpec):
-        return estimate.generate_bytes(spec, base, on_gpu=bool(on_gpu))
+        return estimate.generate_bytes(spec, base, on_gpu=on_gpu)
     room_bytes = worker.memory_bytes if worker else None
     for rung in rungs(spec):
         needed = estimate.training_bytes(
-            spec, base, rung, pictures=admitted.pictures, on_gpu=bool(on_gpu)
+            spec, base, rung, pictures=admitted.pictures, on_gpu=on_gpu
         )
         if room_bytes is None or needed <= room_bytes:
             break

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from core.jobs.states import State
-
 
 def progress_of(
     step: int, steps: int, *, message: str, eta_seconds: float | None = None
@@ -18,6 +16,6 @@ def progress_of(
     }
 
 
-def at_rest(progress: Mapping[str, Any], state: State) -> dict[str, Any]:
+def at_rest(progress: Mapping[str, Any], message: str) -> dict[str, Any]:
     """Of a job that nobody works on: as far as it was."""
-    return {**progress, "message": state, "eta_seconds": None}
+    return {**progress, "message": message, "eta_seconds": None}

@@ -1,4 +1,4 @@
-"""Finds workers that died and gives their jobs back to the queue.
+"""Finds workers that died and gives their jobs back to the queue; ends what has expired there.
 
 Two signs of death, and neither is a clock on the wall. On this host, a worker's lock file that
 nobody holds: dead for certain, at once. Everywhere, a beat counter that has not moved for a whole
@@ -6,7 +6,6 @@ lease of *this* process's own clock.
 """
 
 import logging
-import threading
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -14,11 +13,11 @@ from sqlalchemy.orm import Session
 from core.clock import boot_seconds
 from core.config import Settings
 from core.db.engine import Database
-from core.db.models import Job, Worker
-from core.errors import Unavailable
+from core.db.models import Job, Worker, is_running
 from core.files.lock import is_held
+from core.jobs import expiry
 from core.jobs.attempt import Attempt
-from core.jobs.states import State
+from core.periodic import Periodic
 from core.workers import service as workers
 from core.workers.host import identity
 
@@ -27,42 +26,24 @@ log = logging.getLogger(__name__)
 WORKER_LOST = "worker_lost"
 
 
-class Reaper:
+class Reaper(Periodic):
     """Looks once per ``reap_seconds``, in a thread. Any number may run: every step is fenced."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
+        super().__init__("reaper", settings.reap_seconds, self.look)
         self.database = database
         self.settings = settings
         self.host = identity(settings.run_path)
         self._seen: dict[str, tuple[int, float]] = {}
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="reaper", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(self.settings.reap_seconds):
-            try:
-                self.look()
-            except Unavailable as error:
-                log.warning("the reaper cannot look: %s", error.detail)
-            except Exception:
-                log.exception("the reaper failed at a look and goes on")
 
     def look(self) -> None:
         """One round. Reads; writes only when somebody died."""
         with self.database.read() as session:
             known = list(session.scalars(select(Worker)))
             running = session.execute(
-                select(Job.id, Job.attempt, Job.beat, Job.worker_id).where(
-                    Job.state == State.RUNNING
-                )
+                select(Job.id, Job.attempt, Job.beat, Job.worker_id).where(is_running)
             ).all()
+            late = expiry.overdue(session)
         dead = [worker for worker in known if self._lock_is_free(worker)]
         dead += [
             worker
@@ -71,6 +52,9 @@ class Reaper:
         ]
         for worker in dead:
             self._bury(worker)
+        for job_id in late:
+            with self.database.write() as session:
+                expiry.expire(session, job_id)
         buried = {worker.id for worker in dead}
         for job_id, number, beat, worker_id in running:
             if worker_id not in buried and self._stalled(f"{job_id}/{number}", beat):
@@ -118,7 +102,7 @@ class Reaper:
 
 def _requeue_jobs_of(session: Session, worker: Worker) -> list[str]:
     rows = session.execute(
-        select(Job.id, Job.attempt).where(Job.worker_id == worker.id, Job.state == State.RUNNING)
+        select(Job.id, Job.attempt).where(Job.worker_id == worker.id, is_running)
     ).all()
     return [
         job_id for job_id, number in rows if Attempt(job_id, number).give_back(session, WORKER_LOST)

@@ -1,19 +1,19 @@
 """What a client does with jobs: submit, look, cancel. All by owner."""
 
-from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.config import Settings
-from core.db.models import Event, Job, JobInput, now
+from core.db.models import Event, Job, JobInput, in_lane, is_running, now
 from core.db.pages import newest_first
 from core.errors import NotFound, WrongState
 from core.ids import new_id
-from core.jobs import forecast
+from core.jobs import forecast, lanes
 from core.jobs.admission import admit, parse, require_room
-from core.jobs.claim import CLAIM_ORDER, turn_of
+from core.jobs.ending import count_unfinished, end
 from core.jobs.forecast import Forecast, require_fit
 from core.jobs.progress import at_rest, progress_of
 from core.jobs.states import TERMINAL, State, allowed_actions
@@ -30,8 +30,14 @@ def submit(
     name: str | None = None,
     priority: int = 0,
     labels: dict[str, str] | None = None,
+    after: str | None = None,
+    deadline_seconds: float | None = None,
 ) -> Job:
     """A queued job, after every check that needs no GPU. Ring the bell once this is committed.
+
+    Args:
+        after: a job that must have succeeded before this one is begun.
+        deadline_seconds: from now; what was not begun by then is not begun at all.
 
     Raises:
         Unprocessable, Conflict, NotFound, TooMany: what it names is not there or does not fit.
@@ -39,6 +45,9 @@ def submit(
     require_room(session, owner, settings)
     admitted = admit(session, owner, spec)
     require_fit(forecast.of(session, owner, admitted), spec)
+    inputs = {*admitted.inputs} | ({("job", after)} if after else set())
+    parents = {input_id for kind, input_id in inputs if kind == "job"}
+    waits = count_unfinished(session, owner, parents) if parents else 0
     job = Job(
         id=new_id("job"),
         owner=owner,
@@ -50,15 +59,18 @@ def submit(
         spec=admitted.spec.model_dump(mode="json"),
         labels=labels or {},
         priority=priority,
-        turn=turn_of(priority, admitted.spec.kind),
-        progress=progress_of(0, admitted.steps, message="queued"),
+        after=after,
+        waits=waits,
+        expires_at=now() + timedelta(seconds=deadline_seconds) if deadline_seconds else None,
+        progress=progress_of(0, admitted.steps, message="waiting" if waits else "queued"),
         last_seq=1,
     )
+    lanes.enter(session, job)
     session.add(job)
     session.flush()
     session.add(Event(job_id=job.id, seq=1, type="state", attempt=0, data={"state": State.QUEUED}))
     session.add_all(
-        JobInput(job_id=job.id, kind=kind, input_id=input_id) for kind, input_id in admitted.inputs
+        JobInput(job_id=job.id, kind=kind, input_id=input_id) for kind, input_id in inputs
     )
     return job
 
@@ -82,24 +94,49 @@ def extend(session: Session, settings: Settings, owner: str, job_id: str, *, ste
     Raises:
         WrongState: it is not a training that has succeeded, or left no checkpoint.
     """
-    parent = get(session, owner, job_id)
-    if parent.kind == "generate" or parent.state != State.SUCCEEDED or not parent.checkpoints:
+    parent, state = _locked(session, owner, job_id)
+    if parent.kind == "generate" or state != State.SUCCEEDED or not parent.checkpoints:
         raise WrongState(
-            f"'{job_id}' is a {parent.kind} job and is {parent.state}: only a training that has "
+            f"'{job_id}' is a {parent.kind} job and is {state}: only a training that has "
             "succeeded, and whose checkpoint is still kept, can be extended.",
-            allowed_actions=allowed_actions(State(parent.state)),
+            allowed_actions=allowed_actions(state, parent.kind),
         )
     taken = parent.checkpoints[0]["step"]
+    spec = {**parent.spec, "steps": taken + steps, "epochs": None}
+    return _follow(session, settings, parent, spec)
+
+
+def retry(session: Session, settings: Settings, owner: str, job_id: str) -> Job:
+    """A queued job that does again what one did that ended without success; a training goes on
+    from where that one was saved.
+
+    Raises:
+        WrongState: it has not ended, or has succeeded.
+    """
+    parent, state = _locked(session, owner, job_id)
+    allowed = allowed_actions(state, parent.kind)
+    if "retry" not in allowed:
+        raise WrongState(
+            f"'{job_id}' is {state}: only what has failed, was cancelled or has expired can be "
+            "tried again.",
+            allowed_actions=allowed,
+        )
+    return _follow(session, settings, parent, parent.spec)
+
+
+def _follow(session: Session, settings: Settings, parent: Job, spec: dict[str, Any]) -> Job:
+    """A job that goes on from ``parent``'s last checkpoint, if there is one."""
     job = submit(
         session,
         settings,
-        owner=owner,
-        spec=parse(parent.kind, {**parent.spec, "steps": taken + steps, "epochs": None}),
+        owner=parent.owner,
+        spec=parse(parent.kind, spec),
         name=parent.name,
+        priority=parent.priority,
         labels=parent.labels,
     )
-    job.parent, job.checkpoints = parent.id, parent.checkpoints[:1]
-    job.rung = parent.rung
+    job.parent, job.rung = parent.id, parent.rung
+    job.checkpoints = parent.checkpoints[:1]
     session.add(JobInput(job_id=job.id, kind="job", input_id=parent.id))
     return job
 
@@ -133,6 +170,16 @@ def list_page(
     return newest_first(session, query, Job.id, cursor=cursor, limit=limit)
 
 
+def waiting_of(session: Session, owner: str) -> list[Job]:
+    """The owner's jobs that wait for a device, oldest first."""
+    return list(session.scalars(select(Job).where(Job.owner == owner, in_lane).order_by(Job.id)))
+
+
+def running_by_worker(session: Session) -> dict[str, Job]:
+    """Every owner's."""
+    return {str(job.worker_id): job for job in session.scalars(select(Job).where(is_running))}
+
+
 def cancel(session: Session, owner: str, job_id: str) -> Job:
     """A waiting job ends at once; a running one is asked to, at its next step.
 
@@ -145,9 +192,7 @@ def cancel(session: Session, owner: str, job_id: str) -> Job:
     _require_life(job, "cancel")
     if state == State.RUNNING:
         return _ask(session, job, "cancel requested", cancel_requested=True)
-    return _changed(
-        move(session, job_id=job_id, start=state, to=State.CANCELLED, finished_at=now())
-    )
+    return _changed(end(session, job_id=job_id, start=state, to=State.CANCELLED))
 
 
 def pause(session: Session, owner: str, job_id: str) -> Job:
@@ -182,7 +227,7 @@ def resume(session: Session, owner: str, job_id: str) -> Job:
     queued: dict[str, Any] = {
         "queued_at": now(),
         "not_before": None,
-        "progress": at_rest(job.progress, State.QUEUED),
+        "progress": at_rest(job.progress, "waiting" if job.waits else State.QUEUED),
     }
     return _changed(move(session, job_id=job_id, start=state, to=State.QUEUED, **queued))
 
@@ -198,7 +243,7 @@ def _require_life(job: Job, action: str) -> None:
     if job.state in TERMINAL:
         raise WrongState(
             f"'{job.id}' has ended ({job.state}): there is nothing left to {action}.",
-            allowed_actions=allowed_actions(State(job.state)),
+            allowed_actions=allowed_actions(State(job.state), job.kind),
         )
 
 
@@ -213,17 +258,3 @@ def _ask(session: Session, job: Job, message: str, **wish: bool) -> Job:
 def _changed(job: Job | None) -> Job:
     assert job is not None, "the row is locked"
     return job
-
-
-def queue_positions(session: Session, jobs: Sequence[Job]) -> dict[str, int]:
-    """From 1, of those among ``jobs`` that wait; one query for all of them."""
-    waiting = [job.id for job in jobs if job.state == State.QUEUED]
-    if not waiting:
-        return {}
-    ranked = (
-        select(Job.id, func.row_number().over(order_by=CLAIM_ORDER).label("position"))
-        .where(Job.state == State.QUEUED)
-        .subquery()
-    )
-    rows = session.execute(select(ranked).where(ranked.c.id.in_(waiting)))
-    return dict(rows.all())

@@ -1,17 +1,15 @@
 """Workers: who they are, that they live, and what their disks hold."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Row, delete, select, update
 from sqlalchemy.orm import Session
 
-from core.db.models import Job, Worker
+from core.db.models import Device, Job, Worker, is_running, now
 from core.jobs.states import Wish
-
-RUNNING = "running"
-"""The one state of a job that concerns its worker."""
+from core.workers import devices
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,19 @@ class BeatAnswer:
     wishes: Mapping[str, Wish]
 
 
+@dataclass(frozen=True)
+class Condition:
+    """What a worker tells of itself with each beat.
+
+    ``chip``: what its runner found, None while that loads. ``bases``: what its disk holds now;
+    ``resident``: what its runner holds in memory.
+    """
+
+    chip: Chip | None
+    bases: Sequence[str]
+    resident: Sequence[str] = ()
+
+
 def lock_path(run_path: Path, worker_id: str) -> Path:
     """The file that a worker and its runner hold locked for life."""
     return run_path / f"{worker_id}.lock"
@@ -46,11 +57,14 @@ def register(
     role: str,
     bases: list[str],
 ) -> Worker:
+    device_id = devices.id_of(host, device)
+    devices.ensure(session, device_id)
     worker = Worker(
         id=worker_id,
         host=host,
         pid=pid,
         device=device,
+        device_id=device_id,
         role=role,
         bases=bases,
     )
@@ -59,21 +73,26 @@ def register(
     return worker
 
 
-def beat(session: Session, worker_id: str, *, chip: Chip | None, bases: list[str]) -> BeatAnswer:
-    """Raises the worker's counter and those of all its jobs, in one statement each.
-
-    ``chip``: what its runner found, None while that loads. ``bases``: what its disk holds now.
-    """
+def beat(session: Session, worker_id: str, condition: Condition) -> BeatAnswer:
+    """Raises the worker's counter and those of all its jobs, in one statement each."""
+    chip = condition.chip
     found = {"chip": chip.name, "memory_bytes": chip.memory_bytes} if chip else {}
     known = session.scalar(
         update(Worker)
         .where(Worker.id == worker_id)
-        .values(beat=Worker.beat + 1, ready=chip is not None, bases=bases, **found)
+        .values(
+            beat=Worker.beat + 1,
+            beat_at=now(),
+            ready=chip is not None,
+            bases=list(condition.bases),
+            resident=list(condition.resident),
+            **found,
+        )
         .returning(Worker.id)
     )
     rows = session.execute(
         update(Job)
-        .where(Job.worker_id == worker_id, Job.state == RUNNING)
+        .where(Job.worker_id == worker_id, is_running)
         .values(beat=Job.beat + 1)
         .returning(Job.id, Job.cancel_requested, Job.pause_requested)
     )
@@ -84,7 +103,7 @@ def wishes(session: Session, worker_id: str) -> Mapping[str, Wish]:
     """What clients want of its running jobs; a look that writes nothing."""
     rows = session.execute(
         select(Job.id, Job.cancel_requested, Job.pause_requested).where(
-            Job.worker_id == worker_id, Job.state == RUNNING
+            Job.worker_id == worker_id, is_running
         )
     )
     return _wishes(rows)
@@ -114,9 +133,22 @@ def sign_off(session: Session, worker_id: str) -> None:
     session.execute(delete(Worker).where(Worker.id == worker_id))
 
 
+def everyone(session: Session) -> list[tuple[Worker, Device]]:
+    """Each worker that has signed on, with its device. The reaper takes away rows of the dead."""
+    query = select(Worker, Device).join(Device, Device.id == Worker.device_id)
+    return [(worker, device) for worker, device in session.execute(query.order_by(Worker.id))]
+
+
 def live_workers(session: Session) -> list[Worker]:
-    """Those that are ready for jobs. The reaper takes away the rows of the dead."""
+    """Those that are ready for jobs."""
     return list(session.scalars(select(Worker).where(Worker.ready).order_by(Worker.id)))
+
+
+def open_workers(session: Session) -> list[Worker]:
+    """Those that are ready and whose device may claim."""
+    query = select(Worker).join(Device, Device.id == Worker.device_id)
+    ready = query.where(Worker.ready, Device.state == devices.OPEN)
+    return list(session.scalars(ready.order_by(Worker.id)))
 
 
 def bases_on_workers(session: Session) -> set[str]:

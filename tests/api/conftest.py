@@ -17,10 +17,11 @@ from core.artifacts.service import StoredFile
 from core.artifacts.store import Store
 from core.config import Settings
 from core.db.engine import Database
-from core.db.models import Artifact, Worker
+from core.db.models import Artifact
 from core.ids import new_id
 from core.owners import service as owners
 from core.owners.service import Scope
+from core.workers import service as workers
 from tests.support import uploads
 from tests.support.databases import postgres_database
 
@@ -56,17 +57,17 @@ class Server:
 
     def worker(self, *bases: str) -> str:
         """A live worker of another host: no lock file of ours says whether it lives."""
-        worker = Worker(
-            id=new_id("wrk"),
-            host="elsewhere",
-            pid=1,
-            device="cpu",
-            role="any",
-            ready=True,
-            bases=list(bases),
-        )
         with self.database.write() as session:
-            session.add(worker)
+            worker = workers.register(
+                session,
+                worker_id=new_id("wrk"),
+                host="elsewhere",
+                pid=1,
+                device="cpu",
+                role="any",
+                bases=list(bases),
+            )
+            worker.ready = True
         return worker.id
 
 

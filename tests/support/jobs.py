@@ -14,7 +14,7 @@ from core.jobs.claim import claim
 from core.jobs.transition import events_after
 from core.workers import service as workers
 from core.workers.host import identity
-from core.workers.service import BeatAnswer, Chip
+from core.workers.service import BeatAnswer, Chip, Condition
 
 BASES = ["nano-sdxl", "nano-ssd-1b"]
 CHIP = Chip("cpu", 8_000_000_000)
@@ -40,7 +40,9 @@ def submit(
         )
 
 
-def register(database: Database, settings: Settings, *, role: str = "any") -> Worker:
+def register(
+    database: Database, settings: Settings, *, role: str = "any", device: str = "cpu"
+) -> Worker:
     """A worker whose runner is ready."""
     with database.write() as session:
         worker = workers.register(
@@ -48,7 +50,7 @@ def register(database: Database, settings: Settings, *, role: str = "any") -> Wo
             worker_id=new_id("wrk"),
             host=identity(settings.run_path),
             pid=1,
-            device="cpu",
+            device=device,
             role=role,
             bases=BASES,
         )
@@ -59,7 +61,7 @@ def register(database: Database, settings: Settings, *, role: str = "any") -> Wo
 
 def beat(database: Database, worker: Worker) -> BeatAnswer:
     with database.write() as session:
-        return workers.beat(session, worker.id, chip=CHIP, bases=BASES)
+        return workers.beat(session, worker.id, Condition(CHIP, BASES))
 
 
 def take(database: Database, worker: Worker) -> Job:

@@ -28,8 +28,10 @@ def test_roles() -> None:
     ]
 
 
-def test_the_cpu_may_be_named_twice() -> None:
-    assert parse("cpu,cpu=train") == [Device("cpu"), Device("cpu", "train")]
+def test_the_cpu_may_be_shared_by_names_of_their_own() -> None:
+    assert parse("cpu,cpu=train") == [Device("cpu"), Device("cpu:1", "train")]
+    assert parse("cpu:4") == [Device("cpu:4")]
+    assert Device("cpu:1").is_cpu
 
 
 @pytest.mark.parametrize(

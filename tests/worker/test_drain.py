@@ -24,6 +24,7 @@ from worker import inputs
 from worker.drain import Drain
 from worker.link import Link
 from worker.record import Record
+from worker.tail import Tail
 
 SCRIPTED = (sys.executable, "-m", "tests.support.scripted_runner")
 Play = Callable[[str], Job]
@@ -91,7 +92,7 @@ def test_it_runs_what_there_is_and_comes_back(
             (image,) = artifacts.list_made_by(session, job.id)[0]
         assert job.result == {"images": [image.id]}
         assert Store.of(settings).read(image.files[0]["store_key"]) == b"a picture"
-    assert not list(settings.scratch_path.iterdir())
+    assert not list(settings.scratch_path.glob("*/*"))
 
 
 def test_a_failure_is_the_jobs_and_the_next_one_runs(
@@ -311,9 +312,12 @@ def test_an_attempt_that_wakes_up_late_leaves_the_files_of_the_next(
     path = tmp_path / "0.png"
     path.write_bytes(b"a picture")
 
+    def record_of(job: Job) -> Record:
+        return Record(job, database, store, settings, worker=worker, chip=None, tail=Tail())
+
     def put_and_lose() -> str:
         job = make.take(database, worker)
-        (file,) = Record(job, database, store, settings).put(path)
+        (file,) = record_of(job).put(path)
         with database.write() as session:
             Attempt(job.id, job.attempt).give_back(session, "worker_lost")
         return file.store_key
@@ -330,7 +334,7 @@ def test_an_attempt_that_wakes_up_late_leaves_the_files_of_the_next(
         delete_prefix(store, prefix, **options)
 
     monkeypatch.setattr(Store, "delete_prefix", frozen_before_it_deletes)
-    Record(second, database, store, settings).begin()
+    record_of(second).begin()
     assert store.read(third[0]) == b"a picture"
     with pytest.raises(NotFound):
         store.read(first)

@@ -27,7 +27,7 @@ def test_a_claim_raises_the_attempt_and_names_the_worker(
 def test_nothing_to_claim(any_database: Database, settings: Settings) -> None:
     worker = register(any_database, settings)
     with any_database.write() as session:
-        assert not is_claimable(session, worker.role, BASES)
+        assert not is_claimable(session, worker, BASES)
         assert claim(session, worker, BASES) is None
 
 
@@ -41,29 +41,13 @@ def test_the_order_is_priority_then_age(any_database: Database, settings: Settin
     assert taken == [urgent.id, first.id, second.id, lazy.id]
 
 
-def test_a_picture_goes_before_a_training_of_the_same_priority() -> None:
-    from core.jobs.claim import turn_of
-
-    turns = [
-        turn_of(1, "generate"),
-        turn_of(1, "fine_tune"),
-        turn_of(0, "generate"),
-        turn_of(0, "fine_tune"),
-        turn_of(-1, "generate"),
-    ]
-    assert turns == sorted(set(turns))
-
-
 def test_a_role_takes_only_its_kinds(any_database: Database, settings: Settings) -> None:
     submit(any_database, settings)
+    trainer = register(any_database, settings, role="train")
+    painter = register(any_database, settings, role="generate")
     with any_database.write() as session:
-        assert claim(session, register_only(any_database, settings, "train"), BASES) is None
-        assert claim(session, register_only(any_database, settings, "generate"), BASES) is not None
-
-
-def register_only(database: Database, settings: Settings, role: str) -> Worker:
-    """A worker's row that is known to the claim alone."""
-    return Worker(id=f"wrk_{role}", device="cpu", role=role)
+        assert claim(session, trainer, BASES) is None
+        assert claim(session, painter, BASES) is not None
 
 
 def test_a_worker_leaves_jobs_on_a_base_that_it_lacks(
@@ -72,7 +56,7 @@ def test_a_worker_leaves_jobs_on_a_base_that_it_lacks(
     submit(any_database, settings)
     worker = register(any_database, settings)
     with any_database.write() as session:
-        assert not is_claimable(session, "any", ["nano-sdxl"])
+        assert not is_claimable(session, worker, ["nano-sdxl"])
         assert claim(session, worker, ["nano-sdxl"]) is None
         assert claim(session, worker, ["nano-ssd-1b"]) is not None
 
@@ -80,12 +64,12 @@ def test_a_worker_leaves_jobs_on_a_base_that_it_lacks(
 def test_a_job_that_waits_out_a_loss_is_not_claimable(
     any_database: Database, settings: Settings
 ) -> None:
-    job = submit(any_database, settings)
+    job, worker = submit(any_database, settings), register(any_database, settings)
     with any_database.write() as session:
         session.execute(
             update(Job).where(Job.id == job.id).values(not_before=now() + timedelta(seconds=60))
         )
-        assert not is_claimable(session, "any", BASES)
+        assert not is_claimable(session, worker, BASES)
 
 
 @pytest.mark.parametrize("num_workers", [4])

@@ -210,7 +210,7 @@ def test_an_extension_of_a_distillation(
     parent = take(any_database, register(any_database, settings))
     with any_database.write() as session:
         Attempt(parent.id, 1).tell(session, "log", {"message": "saved"}, checkpoints=[SAVED])
-        Attempt(parent.id, 1).succeed(session, {}, 1.0)
+        Attempt(parent.id, 1).succeed(session, {})
     with any_database.write() as session:
         longer = jobs.extend(session, settings, "ada", parent.id, steps=100)
     assert (longer.kind, longer.base, longer.also_base) == ("distill", "nano-sdxl", "nano-ssd-1b")

@@ -16,7 +16,7 @@ from core.jobs.forecast import Forecast
 from core.ladder import rungs
 from core.specs import AnySpec, FineTuneSpec
 from core.workers import service as workers
-from core.workers.service import Chip
+from core.workers.service import Chip, Condition
 from tests.core.jobs.test_service import fine_tune, make_dataset
 from tests.support.jobs import BASES, register, submit
 
@@ -29,7 +29,7 @@ def give_worker(
     worker = register(database, settings)
     with database.write() as session:
         session.merge(worker).device = device
-        workers.beat(session, worker.id, chip=Chip(CHIP, memory_bytes), bases=[*BASES, "ssd-1b"])
+        workers.beat(session, worker.id, Condition(Chip(CHIP, memory_bytes), [*BASES, "ssd-1b"]))
 
 
 def rehearse(database: Database, settings: Settings, spec: dict[str, Any]) -> Forecast:

@@ -12,6 +12,7 @@ from core.jobs import service as jobs
 from core.jobs.attempt import MAX_ATTEMPTS, Attempt
 from core.jobs.claim import is_claimable
 from core.jobs.progress import at_rest, progress_of
+from core.jobs.standing import Standing
 from core.jobs.states import State
 from core.workers import service as workers
 from tests.core.jobs.test_service import SAVED
@@ -50,11 +51,11 @@ def test_a_waiting_job_leaves_the_queue_at_once(any_database: Database, settings
     for _ in range(2):  # repeating is harmless
         assert pause(any_database, job).state == "paused"
     with any_database.read() as session:
-        assert jobs.queue_positions(session, [behind]) == {behind.id: 1}
+        assert Standing().positions(session, [behind]) == {behind.id: 1}
     worker = register(any_database, settings)
     assert take(any_database, worker).id == behind.id
     with any_database.read() as session:
-        assert not is_claimable(session, "any", BASES)
+        assert not is_claimable(session, worker, BASES)
     for _ in range(2):
         assert resume(any_database, job).state == "queued"
     assert take(any_database, worker).id == job.id
@@ -147,7 +148,7 @@ def test_a_job_may_end_before_its_pause(
     _, job = running
     pause(any_database, job)
     with any_database.write() as session:
-        Attempt(job.id, 1).succeed(session, {}, 1.0)
+        Attempt(job.id, 1).succeed(session, {})
     assert reread(any_database, job).state == "succeeded"
 
 
@@ -172,4 +173,4 @@ def test_what_ended_neither_pauses_nor_resumes(
     cancel(any_database, job)
     with pytest.raises(WrongState, match=r"has ended \(cancelled\)") as refused:
         action(any_database, job)
-    assert refused.value.allowed_actions == []
+    assert refused.value.allowed_actions == ["retry"]

@@ -10,7 +10,7 @@ from core.jobs import reaper as reaper_module
 from core.jobs import service as jobs
 from core.jobs.reaper import Reaper
 from core.workers import service as workers
-from core.workers.service import lock_path
+from core.workers.service import Condition, lock_path
 from tests.support.jobs import CHIP, beat, history, register, reread, submit, take
 
 
@@ -155,7 +155,7 @@ def test_a_beat_tells_what_the_worker_has_and_whether_it_is_ready(
 ) -> None:
     worker = register(any_database, settings)
     with any_database.write() as session:
-        workers.beat(session, worker.id, chip=CHIP, bases=["ssd-1b"])
+        workers.beat(session, worker.id, Condition(CHIP, ["ssd-1b"]))
         assert workers.bases_on_workers(session) == {"ssd-1b"}
-        workers.beat(session, worker.id, chip=None, bases=["ssd-1b"])
+        workers.beat(session, worker.id, Condition(None, ["ssd-1b"]))
         assert workers.bases_on_workers(session) == set()

@@ -25,6 +25,7 @@ from core.errors import (
 )
 from core.jobs import service as jobs
 from core.jobs.attempt import Attempt
+from core.jobs.standing import Standing
 from tests.support.jobs import SPEC, register, reread, submit, take
 
 
@@ -196,7 +197,7 @@ def test_an_extension_goes_on_from_its_parents_last_checkpoint(
     attempt = Attempt(parent.id, 1)
     with database.write() as session:
         attempt.tell(session, "log", {"message": "saved"}, checkpoints=[SAVED], rung=2)
-        attempt.succeed(session, {}, 1.0)
+        attempt.succeed(session, {})
     with database.write() as session:
         longer = jobs.extend(session, settings, "ada", parent.id, steps=20)
     assert (longer.parent, longer.name) == (parent.id, "dog")
@@ -266,7 +267,8 @@ def test_positions_count_from_one_in_claim_order(
     last = submit(any_database, settings, owner="bob", priority=-3)
     urgent = submit(any_database, settings, priority=7)
     with any_database.read() as session:
-        positions = jobs.queue_positions(session, [first, last, urgent])
+        positions = Standing().positions(session, [first, urgent])
+        positions |= Standing().positions(session, [last])
     assert positions == {urgent.id: 1, first.id: 2, last.id: 3}
 
 
@@ -304,7 +306,7 @@ def test_what_ended_cannot_be_cancelled(any_database: Database, settings: Settin
     submit(any_database, settings)
     job = take(any_database, register(any_database, settings))
     with any_database.write() as session:
-        Attempt(job.id, 1).fail(session, "x", "y", 0.0)
+        Attempt(job.id, 1).fail(session, "x", "y")
     with pytest.raises(WrongState) as refused, any_database.write() as session:
         jobs.cancel(session, "ada", job.id)
-    assert refused.value.allowed_actions == []
+    assert refused.value.allowed_actions == ["retry"]

@@ -10,6 +10,8 @@ LEGAL = {
     ("queued", "running"),
     ("queued", "paused"),
     ("queued", "cancelled"),
+    ("queued", "failed"),  # what it waits for failed
+    ("queued", "expired"),
     ("running", "queued"),
     ("running", "paused"),
     ("running", "succeeded"),
@@ -17,6 +19,7 @@ LEGAL = {
     ("running", "cancelled"),
     ("paused", "queued"),
     ("paused", "cancelled"),
+    ("paused", "failed"),
 }
 
 
@@ -26,12 +29,14 @@ def test_only_these_transitions_are_legal(start: State, to: State) -> None:
 
 
 def test_what_ended_stays_ended() -> None:
-    assert {State.SUCCEEDED, State.FAILED, State.CANCELLED} == TERMINAL
-    assert {state: allowed_actions(state) for state in State} == {
+    assert {State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED} == TERMINAL
+    assert {state: allowed_actions(state, "fine_tune") for state in State} == {
         State.QUEUED: ["cancel", "pause"],
         State.RUNNING: ["cancel", "pause"],
         State.PAUSED: ["cancel", "resume"],
-        State.SUCCEEDED: [],
-        State.FAILED: [],
-        State.CANCELLED: [],
+        State.SUCCEEDED: ["extend"],
+        State.FAILED: ["retry"],
+        State.CANCELLED: ["retry"],
+        State.EXPIRED: ["retry"],
     }
+    assert allowed_actions(State.SUCCEEDED, "generate") == []

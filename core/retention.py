@@ -1,0 +1,124 @@
+"""What is taken away with time: files that no row names, old checkpoints, old jobs.
+
+Rows go first, in a transaction, then files. Whoever dies in between leaves files that the next
+look finds again; two that look at once do the same work twice.
+"""
+
+import logging
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from core.artifacts.store import Store
+from core.config import Settings
+from core.db.engine import Database
+from core.db.models import Artifact, Event, Job, JobInput, JobLog, Lane, now
+from core.jobs.states import TERMINAL
+from core.periodic import Periodic
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 60.0
+_AT_ONCE = 50
+"""Jobs in one look."""
+
+UNSWEPT, SWEPT, LIGHT = 0, 1, 2
+"""Of ``jobs.swept``: files of lost attempts may lie about; none do; nor are there checkpoints."""
+
+
+class Retention(Periodic):
+    """Looks now and then, in a thread. Any number may run."""
+
+    def __init__(self, database: Database, store: Store, settings: Settings) -> None:
+        super().__init__("retention", LOOK_SECONDS, self.look)
+        self.database = database
+        self.store = store
+        self.settings = settings
+
+    def look(self) -> None:
+        """One round."""
+        # a worker that lost its job may go on writing files for a lease, not longer
+        self._sweep(before=now() - timedelta(seconds=2 * self.settings.lease_seconds))
+        if self.settings.keep_checkpoints_days is not None:
+            self._drop_checkpoints(now() - timedelta(days=self.settings.keep_checkpoints_days))
+        if self.settings.keep_jobs_days is not None:
+            self._forget_jobs(now() - timedelta(days=self.settings.keep_jobs_days))
+
+    def _sweep(self, before: datetime) -> None:
+        """Files that lost attempts left in the store."""
+        for job_id in self._ended(before, swept=UNSWEPT):
+            with self.database.read() as session:
+                named = _named_keys(session, job_id)
+            self.store.delete_prefix(folder_of(job_id), keep=named)
+            with self.database.write() as session:
+                session.execute(update(Job).where(Job.id == job_id).values(swept=SWEPT))
+
+    def _drop_checkpoints(self, before: datetime) -> None:
+        """Of jobs that nobody goes on from."""
+        for job_id in self._ended(before, swept=SWEPT):
+            with self.database.write() as session:
+                if _is_needed(session, job_id):
+                    continue
+                session.execute(
+                    update(Job).where(Job.id == job_id).values(checkpoints=[], swept=LIGHT)
+                )
+                named = _named_keys(session, job_id)
+            self.store.delete_prefix(folder_of(job_id), keep=named)
+
+    def _forget_jobs(self, before: datetime) -> None:
+        """With all that they made, unless another job needs some of it."""
+        for swept in (SWEPT, LIGHT):
+            for job_id in self._ended(before, swept=swept):
+                with self.database.write() as session:
+                    forgotten = forget(session, job_id)
+                if forgotten:
+                    self.store.delete_prefix(folder_of(job_id))
+        with self.database.write() as session:
+            in_use = select(Job.id).where(Job.lane == Lane.id).exists()
+            session.execute(delete(Lane).where(~in_use))
+
+    def _ended(self, before: datetime, *, swept: int) -> list[str]:
+        with self.database.read() as session:
+            query = select(Job.id).where(Job.swept == swept, Job.finished_at < before)
+            return list(session.scalars(query.order_by(Job.finished_at).limit(_AT_ONCE)))
+
+
+def folder_of(job_id: str) -> str:
+    """Where the store keeps all that a job made."""
+    return f"jobs/{job_id}/"
+
+
+def forget(session: Session, job_id: str) -> bool:
+    """Takes away an ended job's rows; False where another job needs one. Delete its folder in the
+    store once this is committed."""
+    job = session.get(Job, job_id, with_for_update=True)
+    if job is None or job.state not in TERMINAL or _is_needed(session, job_id):
+        return False
+    for table in (Artifact, Event, JobInput, JobLog):
+        session.execute(delete(table).where(table.job_id == job_id))
+    session.delete(job)
+    return True
+
+
+def _is_needed(session: Session, job_id: str) -> bool:
+    """Whether a job that has not ended reads this one or what it made."""
+    made = select(Artifact.id).where(Artifact.job_id == job_id)
+    needing = (
+        select(JobInput.job_id)
+        .join(Job, Job.id == JobInput.job_id)
+        .where(
+            Job.state.not_in(TERMINAL),
+            ((JobInput.kind == "job") & (JobInput.input_id == job_id))
+            | ((JobInput.kind == "artifact") & JobInput.input_id.in_(made)),
+        )
+    )
+    return session.execute(needing.limit(1)).first() is not None
+
+
+def _named_keys(session: Session, job_id: str) -> frozenset[str]:
+    """Of the files that rows name."""
+    files = list(session.scalars(select(Artifact.files).where(Artifact.job_id == job_id)))
+    checkpoints = session.scalar(select(Job.checkpoints).where(Job.id == job_id)) or []
+    files += [checkpoint["files"] for checkpoint in checkpoints]
+    return frozenset(file["store_key"] for each in files for file in each)
