@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 export STILLROOM_HOME ?= $(CURDIR)/var
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install demo serve check test bench fmt
+.PHONY: install demo serve check test faults bench fmt
 .DEFAULT_GOAL := install
 
 install: $(INSTALLED)
@@ -34,6 +34,10 @@ check: install
 # two at a time, a file at once: each torch keeps to one thread, or they stand in each other's way
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+
+# every fault, storms of a thousand jobs among them: an hour
+faults: install
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not gpu and not bench" tests/faults
 
 bench: install
 	$(BIN)/pytest -m bench tests/bench

@@ -6,20 +6,17 @@ import socket
 import sys
 import threading
 
-import uvicorn
-
 from api.main import create_app
+from api.server import Server
 from core import log
 from core.config import Settings
 from core.tether import die_with_parent
 
-OPEN_REQUESTS_SECONDS = 5
-"""Requests under way at the end are cut after this; downloads go on with Range."""
 THREADS_SECONDS = 5
 """A thread deep in a picture cannot be cut; an upload that was not answered is sent again."""
 
 
-class Server(uvicorn.Server):
+class Process(Server):
     """Ends in time, whatever its threads are doing."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -35,18 +32,7 @@ def main() -> None:
     die_with_parent()
     settings = Settings()
     log.configure(settings.log_level)
-    config = uvicorn.Config(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        ws="none",
-        timeout_graceful_shutdown=OPEN_REQUESTS_SECONDS,
-    )
-    Server(config).run()
+    Process(create_app(settings), settings).run()
 
 
 if __name__ == "__main__":

@@ -93,6 +93,36 @@ class Event(TypedDict):
     data: dict[str, Any]
 
 
+class Place(TypedDict):
+    job: str
+    position: int
+    eta_seconds: float | None
+
+
+class Queue(TypedDict):
+    depth: int
+    running: int
+    items: list[Place]
+
+
+class Worker(TypedDict):
+    id: str
+    host: str
+    device: str
+    role: Literal["any", "train", "generate"]
+    chip: str | None
+    memory_bytes: int | None
+    models: list[str]
+    resident: list[str]
+    job: str | None
+    busy: bool
+    beat_age_seconds: float
+    ready: bool
+    state: Literal["open", "drained", "quarantined"]
+    quarantined: bool
+    reason: str | None
+
+
 class ArtifactFile(TypedDict):
     path: str
     bytes: int

@@ -7,7 +7,7 @@ import typer
 from pydantic import ValidationError
 
 from api.client import ClientError
-from api.commands import datasets, download, jobs, keys, models, processes
+from api.commands import datasets, download, jobs, keys, models, processes, workers
 from api.commands.terminal import err
 from core.errors import ServiceError
 
@@ -32,12 +32,16 @@ app.command()(jobs.distill)
 app.command()(jobs.train)
 app.command()(jobs.generate)
 app.command()(jobs.extend)
+app.command()(jobs.retry)
 app.add_typer(jobs.app, name="jobs")
 app.command()(jobs.watch)
+app.command()(jobs.logs)
 app.command()(jobs.pause)
 app.command()(jobs.resume)
 app.command()(jobs.cancel)
 app.command()(download.download)
+app.command()(workers.queue)
+app.add_typer(workers.app, name="workers")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

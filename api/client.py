@@ -13,6 +13,7 @@ import ipaddress
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from http import HTTPStatus
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
@@ -21,12 +22,15 @@ from urllib.parse import quote
 
 import httpx
 
-from api.answers import ENDED, Artifact, Dataset, Event, Forecast, Job, Upload
+from api.answers import ENDED, Artifact, Dataset, Event, Forecast, Job, Queue, Upload, Worker
 from core.files.atomic import replacing
 from core.files.digest import sha256_of
 
+WAIT_SECONDS = 5
+"""So long the server holds its answer about a job to which nothing happens; then its place in the
+queue is looked up anew."""
 POLL_SECONDS = 0.25
-"""Between two looks at a job: progress is written at most once a second."""
+"""Between two looks at a server that is away, or that does not hold answers."""
 PAGE = 200
 """Rows asked for at once; the most that a list gives."""
 FILES_A_REQUEST = 200
@@ -80,6 +84,7 @@ class Client:
         """
         self.url = url.rstrip("/")
         self.patience_seconds = patience_seconds
+        self._held = httpx.Timeout(timeout_seconds + WAIT_SECONDS, connect=5.0)
         host = _host_of(self.url)
         self._http = httpx.Client(
             base_url=self.url,
@@ -203,25 +208,39 @@ class Client:
         return self._get(_path("/v1/jobs", job_id, "metrics"))
 
     def watch(self, job_id: str) -> Iterator[tuple[Job, list[Event]]]:
-        """The job as it is, with its new events, again and again until it has ended.
+        """The job as it is, with its new events, as soon as something happens to it and every
+        ``WAIT_SECONDS``, until it has ended.
 
         A server that is restarted meanwhile is waited for, ``patience_seconds`` long.
         """
-        seen, answered = 0, time.monotonic()
+        tag, seen, answered = None, 0, time.monotonic()
         while True:
             try:
-                job = self.job(job_id)
+                job, tag = self._next_look(job_id, tag)
                 news = list(self.events(job_id, seen))
             except ClientError as error:
                 if not _may_pass(error) or time.monotonic() - answered > self.patience_seconds:
                     raise
+                tag = None
             else:
                 answered = time.monotonic()
                 seen = news[-1]["seq"] if news else seen
                 yield job, news
                 if job["state"] in ENDED:
                     return
-            time.sleep(POLL_SECONDS)
+            if tag is None:
+                time.sleep(POLL_SECONDS)
+
+    def _next_look(self, job_id: str, tag: str | None) -> tuple[Job, str | None]:
+        """The job and its tag; where there is a tag already, once it has another one."""
+        path = _path("/v1/jobs", job_id)
+        if tag is not None:
+            held = {"params": {"wait": WAIT_SECONDS}, "headers": {"If-None-Match": tag}}
+            response = self._send("GET", path, timeout=self._held, **held)
+            if response.status_code != HTTPStatus.NOT_MODIFIED:
+                return cast(Job, self._read(response)), response.headers.get("ETag")
+        response = self._send("GET", path)
+        return cast(Job, self._read(response)), response.headers.get("ETag")
 
     def wait(self, job_id: str) -> Job:
         """The job once it has ended, however it ended."""
@@ -234,19 +253,19 @@ class Client:
 
     # Devices
 
-    def queue(self) -> dict[str, Any]:
+    def queue(self) -> Queue:
         """How long it is, and where one's own jobs stand."""
-        return self._get("/v1/queue")
+        return cast(Queue, self._get("/v1/queue"))
 
-    def list_workers(self) -> Iterator[dict[str, Any]]:
-        return self._list("/v1/workers")
+    def list_workers(self) -> Iterator[Worker]:
+        return cast(Iterator[Worker], self._list("/v1/workers"))
 
-    def drain_worker(self, worker_id: str) -> dict[str, Any]:
+    def drain_worker(self, worker_id: str) -> Worker:
         """Its device claims nothing more until it is released."""
-        return self._post(_path("/v1/workers", worker_id, "drain"))
+        return cast(Worker, self._post(_path("/v1/workers", worker_id, "drain")))
 
-    def release_worker(self, worker_id: str) -> dict[str, Any]:
-        return self._post(_path("/v1/workers", worker_id, "release"))
+    def release_worker(self, worker_id: str) -> Worker:
+        return cast(Worker, self._post(_path("/v1/workers", worker_id, "release")))
 
     # Artifacts
 
@@ -334,13 +353,16 @@ class Client:
         return self._call("POST", path, json=body)
 
     def _call(self, method: str, path: str, **request: Any) -> dict[str, Any]:
-        response = self._send(method, path, **request)
+        return self._read(self._send(method, path, **request))
+
+    def _read(self, response: httpx.Response) -> dict[str, Any]:
         try:
             answer = response.json()
         except ValueError:
             answer = None
         if not isinstance(answer, dict):
-            raise ClientError(f"{self.url}{path} answers, but not as a Stillroom server does.")
+            place = response.url.copy_with(query=None)
+            raise ClientError(f"{place} answers, but not as a Stillroom server does.")
         return answer
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:

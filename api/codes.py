@@ -37,6 +37,7 @@ CODES: dict[str, str] = {
     "too_many_queued": "Too many of your jobs are waiting.",
     "internal_error": "Something broke here; the log has it under `request_id`.",
     "unavailable": "A part of the server is away.",
+    "too_many_waiting": "As many clients wait for jobs as may; ask again, or without `wait`.",
     "database_unavailable": "The database does not answer.",
     "store_unavailable": "The store does not answer.",
     "disk_full": "The server's disk is full.",

@@ -9,6 +9,7 @@ from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from starlette.datastructures import UploadFile
 
+from api.events import Feed
 from api.pages import decoded
 from core.artifacts.store import Store
 from core.config import Settings
@@ -23,32 +24,40 @@ from core.owners.service import Caller
 _bearer = HTTPBearer(auto_error=False, description="A key, as `stillroom keys create` shows it.")
 
 
-def _settings(request: Request) -> Settings:
+# Coroutines, those that wait for nothing: FastAPI takes a thread of the pool for each that is none.
+
+
+async def _settings(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
 
-def _database(request: Request) -> Database:
+async def _database(request: Request) -> Database:
     database: Database = request.app.state.database
     return database
 
 
-def _store(request: Request) -> Store:
+async def _store(request: Request) -> Store:
     store: Store = request.app.state.store
     return store
 
 
-def _bell(request: Request) -> Bell:
+async def _bell(request: Request) -> Bell:
     bell: Bell = request.app.state.bell
     return bell
 
 
-def _standing(request: Request) -> Standing:
+async def _standing(request: Request) -> Standing:
     standing: Standing = request.app.state.standing
     return standing
 
 
-def _picture_places(request: Request) -> CapacityLimiter:
+async def _feed(request: Request) -> Feed:
+    feed: Feed = request.app.state.feed
+    return feed
+
+
+async def _picture_places(request: Request) -> CapacityLimiter:
     """Held by those who decode pictures, so that they never take every thread there is."""
     places: CapacityLimiter = request.app.state.picture_places
     return places
@@ -59,10 +68,11 @@ DatabaseDep = Annotated[Database, Depends(_database)]
 StoreDep = Annotated[Store, Depends(_store)]
 BellDep = Annotated[Bell, Depends(_bell)]
 StandingDep = Annotated[Standing, Depends(_standing)]
+FeedDep = Annotated[Feed, Depends(_feed)]
 PicturePlacesDep = Annotated[CapacityLimiter, Depends(_picture_places)]
 
 
-def _caller(
+async def _caller(
     needed: SecurityScopes,
     request: Request,
     _described: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
@@ -123,7 +133,7 @@ async def _thumbnail_side(
 ThumbnailSideDep = Annotated[int | None, Depends(_thumbnail_side, scope="function")]
 
 
-def _cursor(
+async def _cursor(
     cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
 ) -> str | None:
     return None if cursor is None else decoded(cursor)

@@ -11,6 +11,7 @@ import anyio.to_thread
 from fastapi import FastAPI
 
 from api import errors, openapi
+from api.events import feeding
 from api.middleware import BodyCap, HostCheck, KeyCheck, RequestIds, ZeroBytes
 from api.routes import artifacts, datasets, docs, health, jobs, keys, models, queue, workers
 from core.artifacts.store import Store
@@ -32,7 +33,11 @@ def create_app(settings: Settings) -> FastAPI:
         with ExitStack() as stack:
             await anyio.to_thread.run_sync(_start, app, settings, stack)
             app.state.picture_places = anyio.CapacityLimiter(PICTURE_PLACES)
-            yield
+            state = app.state
+            async with feeding(
+                state.database, state.standing, max_waiting=settings.max_waiting
+            ) as state.feed:
+                yield
 
     app = FastAPI(
         title="Stillroom",

@@ -59,7 +59,7 @@ class RequestIds:
                     raise
                 await errors.stopping(request_id)(scope, receive, answer)
             except ClientDisconnect:
-                log.info("the client left before it had said everything")
+                log.info("the client left before it had said or heard everything")
             except Exception:
                 log.exception("a request failed")
                 if answer.status is not None:

@@ -60,7 +60,7 @@ class Settings(BaseSettings):
         description="Silent for so long, and for 10 usual steps, a runner hangs.",
     )
     min_free_bytes: int = Field(
-        GIB, ge=0, description="Of the home's disk: with less, nothing is claimed or taken in."
+        GIB, ge=0, description="Of the home's disk: with less, nothing is claimed."
     )
     keep_jobs_days: float | None = Field(
         None, gt=0, description="Ended jobs and what they made, unless needed. Empty: for ever."
@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     max_zip_bytes: int = Field(4 * GIB, gt=0, description="All members of one zip, unpacked.")
     max_zip_ratio: int = Field(200, gt=0, description="Unpacked to packed; pictures are near 1.")
     max_queued_jobs: int = Field(1_000, gt=0, description="Waiting jobs of one owner.")
+    max_waiting: int = Field(
+        1_000, gt=0, description="Clients that wait for jobs: open streams and held answers."
+    )
 
     @model_validator(mode="after")
     def _lease_outlasts_beats(self) -> Self:

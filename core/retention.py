@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 from core.artifacts.store import Store
 from core.config import Settings
 from core.db.engine import Database
-from core.db.models import Artifact, Event, Job, JobInput, JobLog, Lane, now
+from core.db.models import Artifact, Event, Job, JobInput, JobLog, now
+from core.jobs import lanes
 from core.jobs.states import TERMINAL
 from core.periodic import Periodic
 
@@ -58,11 +59,10 @@ class Retention(Periodic):
         """Of jobs that nobody goes on from."""
         for job_id in self._ended(before, swept=SWEPT):
             with self.database.write() as session:
-                if _is_needed(session, job_id):
+                job = session.get(Job, job_id, with_for_update=True)  # nobody follows it meanwhile
+                if job is None or _is_needed(session, job_id):
                     continue
-                session.execute(
-                    update(Job).where(Job.id == job_id).values(checkpoints=[], swept=LIGHT)
-                )
+                job.checkpoints, job.swept = [], LIGHT
                 named = _named_keys(session, job_id)
             self.store.delete_prefix(folder_of(job_id), keep=named)
 
@@ -75,8 +75,7 @@ class Retention(Periodic):
                 if forgotten:
                     self.store.delete_prefix(folder_of(job_id))
         with self.database.write() as session:
-            in_use = select(Job.id).where(Job.lane == Lane.id).exists()
-            session.execute(delete(Lane).where(~in_use))
+            lanes.forget_empty(session)
 
     def _ended(self, before: datetime, *, swept: int) -> list[str]:
         with self.database.read() as session:

@@ -13,6 +13,13 @@ def run() -> None:
     url = context.config.get_main_option("sqlalchemy.url")
     assert url, "core.db.migrate names the database"
     database = Database(url)
+    try:
+        _migrate(database)
+    finally:
+        database.dispose()
+
+
+def _migrate(database: Database) -> None:
     with database.write() as session:
         connection = session.connection()
         if connection.dialect.name == "postgresql":
@@ -21,7 +28,6 @@ def run() -> None:
             connection=connection, target_metadata=Base.metadata, render_as_batch=True
         )
         context.run_migrations()
-    database.dispose()
 
 
 run()

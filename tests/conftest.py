@@ -8,6 +8,9 @@ import pytest
 from core.config import Settings
 from core.db.engine import Database
 from tests.support.databases import postgres_database, sqlite_database
+from tests.support.telling import pytest_terminal_summary, tell
+
+__all__ = ["pytest_terminal_summary", "tell"]
 
 
 @pytest.fixture

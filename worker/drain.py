@@ -212,9 +212,9 @@ class Drain:
 
     def _run(self, job: Job, record: Record, folder: Path) -> None:
         self._patiently(record.begin)
+        crash.point("begun")
         run = self._patiently(partial(self._prepare, job, folder))
-        if self._turn:
-            self._turn.pace.hear()
+        crash.point("laid out")
         self._listen(self.link.run(run), record)
 
     def _prepare(self, job: Job, folder: Path) -> Run:
@@ -227,10 +227,8 @@ class Drain:
     def _listen(self, words: Iterator[Word], record: Record) -> None:
         """Hears the runner out, always to its last word: only then may it get another job."""
         begun = lost = False
-        for word in words:
+        for word in self._at_its_pace(words):
             begun = begun or isinstance(word, Begun)
-            if self._turn:
-                self._turn.pace.hear(word.step if isinstance(word, Report) else None)
             if lost:
                 continue
             try:
@@ -240,6 +238,16 @@ class Drain:
                 self.link.stop(save=False)
         if lost:
             raise LeaseLost
+
+    def _at_its_pace(self, words: Iterator[Word]) -> Iterator[Word]:
+        """The same, with an eye on how long the runner is silent between them."""
+        assert self._turn, "something runs"
+        pace = self._turn.pace
+        pace.listen()
+        for word in words:
+            pace.hear(word.step if isinstance(word, Report) else None)
+            yield word
+            pace.listen()
 
     def _note(self, word: Word, record: Record, begun: bool) -> None:
         match word:
@@ -296,10 +304,10 @@ class Drain:
         shutil.rmtree(ours)
 
     def _stop_what_was_asked_to(self) -> None:
-        """A wish or a signal that came before the runner had the job found nothing to stop."""
-        wish = self._turn.wish if self._turn else None
-        if self._stopping.is_set() or wish:
-            self.link.stop(save=wish != "cancel")
+        """What was asked before the runner had the job found nothing to stop."""
+        turn = self._turn
+        if self._stopping.is_set() or (turn and (turn.wish or turn.makes_way)):
+            self.link.stop(save=turn is None or turn.wish != "cancel")
 
     def _record_stop(self, record: Record) -> None:
         turn = self._turn

@@ -20,7 +20,7 @@ from core.artifacts.service import StoredFile
 from core.artifacts.store import Store
 from core.config import Settings
 from core.db.engine import Database
-from core.db.models import Job, Worker
+from core.db.models import Artifact, Job, Worker
 from core.errors import DISK_FULL
 from core.files.digest import sha256_of
 from core.ids import new_id
@@ -41,8 +41,6 @@ log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 1.0
 """Between two progress rows of a job."""
-_FULL_DISK_SECONDS = 60.0
-"""Before a job that found the disk full tries again."""
 
 _OUTPUTS = {
     "lora": ("lora", "peft"),
@@ -120,8 +118,10 @@ class Record:
         kept, dropped = [newest, *self._checkpoints[:1]], self._checkpoints[1:]
         message = {"message": f"saved step {step}"}
         crash.point("before the checkpoint's row")
+        # whatever befell the attempts before this one, they were not in vain
+        further = {"checkpoints": kept, "losses": 0, "pauses": self.attempt.number - 1}
         with self.database.write() as session:
-            self.attempt.tell(session, "log", message, checkpoints=kept, losses=0)
+            self.attempt.tell(session, "log", message, **further)
         crash.point("after the checkpoint's row")
         self._checkpoints = kept
         for checkpoint in dropped:
@@ -150,7 +150,7 @@ class Record:
         """The file, or every file of the folder, in the store, under keys of their own; no row
         names them yet. A folder's begin with its name."""
         below = sorted(path.iterdir()) if path.is_dir() else [path]
-        folder = f"{self._folder(self.job.attempt)}/{new_id('art')}"
+        folder = f"{self._folder(self.job.attempt)}/{new_id('art')}"  # the artifact's id to be
         files = []
         for file in below:
             inside = str(file.relative_to(path.parent))
@@ -162,9 +162,10 @@ class Record:
     def picture(self, picture: Picture, files: Sequence[StoredFile]) -> None:
         facts = picture.model_dump(include={"prompt", "seed", "step"}, exclude_none=True)
         event: EventType = "sample" if picture.role == "sample" else "artifact"
+        artifact_id = _artifact_of(files)
         with self.database.write() as session:
-            artifact_id = self._add(session, ("image", "png"), picture.role, files, facts)
-            self.attempt.tell(session, event, {"artifact": artifact_id, **facts})
+            if self._add(session, ("image", "png"), picture.role, files, facts):
+                self.attempt.tell(session, event, {"artifact": artifact_id, **facts})
         self._pictures.append(artifact_id)
 
     def snapshot(self, step: int, files: Sequence[StoredFile]) -> None:
@@ -172,11 +173,12 @@ class Record:
         others may name it."""
         if step in self._kept_snapshots:
             return
-        kind = _SNAPSHOTS[self.job.kind]
+        kind, artifact_id = _SNAPSHOTS[self.job.kind], _artifact_of(files)
+        told = {"artifact": artifact_id, "role": "snapshot"}
         with self.database.write() as session:
             facts = self._facts_of(kind[0]) | {"step": step}
-            artifact_id = self._add(session, kind, "snapshot", files, facts)
-            self.attempt.tell(session, "artifact", {"artifact": artifact_id, "role": "snapshot"})
+            if self._add(session, kind, "snapshot", files, facts):
+                self.attempt.tell(session, "artifact", told)
         self._snapshots.append(artifact_id)
 
     def succeed(self, files: Mapping[str, Sequence[StoredFile]]) -> None:
@@ -184,10 +186,10 @@ class Record:
         crash.point("before success")
         with self.database.write() as session:
             self._tell_all(session)
-            made = {}
+            made = {role: _artifact_of(stored) for role, stored in files.items()}
             for role, stored in files.items():
                 kind = _OUTPUTS[role]
-                made[role] = self._add(session, kind, role, stored, self._facts_of(kind[0]))
+                self._add(session, kind, role, stored, self._facts_of(kind[0]))
                 self.attempt.tell(session, "artifact", {"artifact": made[role], "role": role})
             self._remember_rate(session)
             devices.clear(session, self.worker.device_id)
@@ -206,18 +208,20 @@ class Record:
             self.attempt.cancel(session)
 
     def give_back(self, reason: str, *, pause_seconds: float = 0.0, **values: Any) -> None:
-        """Through no fault of the job's: nothing is counted against it."""
+        """Through no fault of the job's: no loss is counted against it."""
+        crash.point("before it is given back")
         with self.database.write() as session:
             self._tell_all(session)
             self._give_back(session, reason, pause_seconds=pause_seconds, **values)
+        crash.point("after it is given back")
 
     def make_way(self) -> None:
         """For a picture of higher priority."""
-        self.give_back(PREEMPTED, pauses=Job.pauses + 1)
+        self.give_back(PREEMPTED, in_vain=False)
 
     def wait_for_room(self) -> None:
         """The disk is full: again later, as often as it takes."""
-        self.give_back(DISK_FULL, pause_seconds=_FULL_DISK_SECONDS, pauses=Job.pauses + 1)
+        self.give_back(DISK_FULL, pause_seconds=self.settings.retry_seconds[-1], in_vain=False)
 
     def step_down(self, rung: int) -> None:
         """It was too much for the device: again, in a fresh process, on a lower rung."""
@@ -231,7 +235,7 @@ class Record:
             device = devices.lose(session, self.worker.device_id, self.job.id)
             losses = session.get_one(Job, self.job.id).losses + 1
             self._tell_all(session)
-            if device.state != devices.OPEN:
+            if device.state == devices.QUARANTINED:
                 log.error("%s is in quarantine: %s", self.worker.device, device.reason)
                 self._give_back(session, "device_quarantined")
             elif losses >= self.settings.max_losses:
@@ -304,11 +308,16 @@ class Record:
         role: str,
         files: Sequence[StoredFile],
         facts: dict[str, Any],
-    ) -> str:
-        """``kind`` with its format."""
+    ) -> bool:
+        """A row for the files, of ``kind`` with its format; False: it is there already. A commit
+        whose answer got lost is tried again."""
+        artifact_id = _artifact_of(files)
+        if session.get(Artifact, artifact_id):
+            return False
         base, layout = self._origin(session, kind[0])
-        artifact = artifacts.record(
+        artifacts.record(
             session,
+            artifact_id=artifact_id,
             owner=self.job.owner,
             job_id=self.job.id,
             kind=kind[0],
@@ -320,7 +329,7 @@ class Record:
             layout=layout,
             facts=facts,
         )
-        return artifact.id
+        return True
 
     def _origin(self, session: Session, kind: str) -> tuple[str, str]:
         """The base that an artifact belongs to, and its layout: of a student its own, of the base
@@ -340,6 +349,11 @@ class Record:
             begun = {"layers": spec.student.layers} if spec.start is None else {}
             return {"teacher": spec.teacher, "start": spec.start, **begun}
         return {}
+
+
+def _artifact_of(files: Sequence[StoredFile]) -> str:
+    """The id that the files' folder in the store is named by."""
+    return files[0].store_key.split("/")[3]
 
 
 def _given_up(how: str, losses: int) -> str:

@@ -119,6 +119,8 @@ def carry_out(words: Generator[Word], run: Run, orders: Orders) -> Word:
     except MemoryError:
         return _out_of_memory()
     except Exception as error:
+        if _sticks(error):
+            raise
         if is_full_disk(error):
             return Failed(code=DISK_FULL, detail="The worker's disk is full.")
         if type(error).__name__ == "OutOfMemoryError":  # torch's, of whichever device
@@ -129,6 +131,12 @@ def carry_out(words: Generator[Word], run: Run, orders: Orders) -> Word:
             detail="The job met an error of Stillroom's own. The worker's log names it.",
         )
     raise AssertionError("a recipe ends with Done")
+
+
+def _sticks(error: Exception) -> bool:
+    """Whether the device failed and not the job: after such an error of CUDA's nothing in this
+    process can use it again. The process ends, and the job is tried in another."""
+    return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
 
 
 def _out_of_memory() -> Failed:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 MAX_LINES = 500
 _MAX_CHARACTERS = 1000
-_PATH = re.compile(r"(?<![\w:/])~?/(?:[^\s/'\",:]+/)+([^\s/'\",:]*)")
+_PATH = re.compile(r"(?<![\w/])~?/(?!/)(?:[^\s/'\",:]+/)+([^\s/'\",:]*)")
 _SECRETS = re.compile(
-    r"(?i)(bearer\s+|://[^\s/@:]*:|(?:key|token|secret|password)[\"']?\s*[=:]\s*[\"']?)[^\s\"'@,]+"
+    r"(?i)(bearer\s+|://[^\s/@:]*:(?=[^\s@]*@)|"
+    r"(?:key|token|secret|password)[\"']?\s*[=:]\s*[\"']?)[^\s\"'@,]+"
 )
 
 

@@ -30,6 +30,16 @@ EXIT_CODES = {"succeeded": 0, "failed": 1, "cancelled": 2, "expired": 3}
 Name = Annotated[str | None, typer.Option(help="What to call the job.")]
 Priority = Annotated[int | None, typer.Option(help="-100 to 100, higher first.")]
 Labels = Annotated[list[str] | None, typer.Option("--label", help="KEY:VALUE; repeatable.")]
+After = Annotated[
+    str | None,
+    typer.Option(metavar="JOB", help="Begin once that job has succeeded.", show_default=False),
+]
+Deadline = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS", help="From now: not begun by then, it expires.", show_default=False
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check it and tell what it would take; queue nothing.")
 ]
@@ -53,13 +63,15 @@ def fine_tune(
     name: Name = None,
     priority: Priority = None,
     label: Labels = None,
+    after: After = None,
+    deadline: Deadline = None,
     dry_run: DryRun = False,
     watch: Watch = False,
     url: Url = None,
     home: Home = None,
 ) -> None:
     """Train a LoRA on a dataset; the job's id is printed."""
-    about = _about(name, priority, label)
+    about = _about(name, priority, label, after, deadline)
     with connect(url, home) as client:
         _post(client, "fine_tune", spec, about, dry_run=dry_run, stay=watch)
 
@@ -78,13 +90,15 @@ def distill(
     name: Name = None,
     priority: Priority = None,
     label: Labels = None,
+    after: After = None,
+    deadline: Deadline = None,
     dry_run: DryRun = False,
     watch: Watch = False,
     url: Url = None,
     home: Home = None,
 ) -> None:
     """Train a smaller UNet to answer as its teacher does; the job's id is printed."""
-    about = _about(name, priority, label)
+    about = _about(name, priority, label, after, deadline)
     with connect(url, home) as client:
         _post(client, "distill", spec, about, dry_run=dry_run, stay=watch)
 
@@ -97,13 +111,15 @@ def generate(
         list[str] | None,
         typer.Option(
             metavar="ID[:WEIGHT]",
-            help="A LoRA artifact, or the job that made it; repeatable.",
+            help="A LoRA artifact, or the job that makes it; repeatable.",
             show_default=False,
         ),
     ] = None,
     name: Name = None,
     priority: Priority = None,
     label: Labels = None,
+    after: After = None,
+    deadline: Deadline = None,
     dry_run: DryRun = False,
     watch: Watch = False,
     to: Annotated[
@@ -114,9 +130,9 @@ def generate(
 ) -> None:
     """Draw pictures; the job's id is printed."""
     spec["prompt"] = prompt[0] if len(prompt) == 1 else prompt
-    about, stay = _about(name, priority, label), watch or to is not None
+    spec |= given(loras=[_lora_use(text) for text in lora or []] or None)
+    about, stay = _about(name, priority, label, after, deadline), watch or to is not None
     with connect(url, home) as client:
-        spec |= given(loras=[_lora_use(client, text) for text in lora or []] or None)
         _post(client, "generate", spec, about, dry_run=dry_run, stay=stay, to=to)
 
 
@@ -141,6 +157,8 @@ def train(
     name: Name = None,
     priority: Priority = None,
     label: Labels = None,
+    after: After = None,
+    deadline: Deadline = None,
     dry_run: DryRun = False,
     watch: Watch = False,
     url: Url = None,
@@ -151,7 +169,7 @@ def train(
     spec |= given(dataset=dataset, **{"teacher" if kind == "distill" else "base": base})
     for text in change or []:
         recipes.change(spec, text)
-    about = _about(name, priority, label)
+    about = _about(name, priority, label, after, deadline)
     with connect(url, home) as client:
         _post(client, kind, spec, about, dry_run=dry_run, stay=watch)
 
@@ -166,6 +184,12 @@ def extend(
     """Go on with a finished training in a new job, whose id is printed."""
     with connect(url, home) as client:
         _announce(client, client.extend(job_id, steps), watch)
+
+
+def retry(job_id: JobId, watch: Watch = False, url: Url = None, home: Home = None) -> None:
+    """Do again what ended without success, in a new job, whose id is printed."""
+    with connect(url, home) as client:
+        _announce(client, client.retry(job_id), watch)
 
 
 def _post(
@@ -203,11 +227,12 @@ def _tell(forecast: Forecast) -> None:
         raise typer.Exit(1)
 
 
-def _lora_use(client: Client, text: str) -> dict[str, Any]:
-    """``art_1:0.8`` -> ``{"artifact": "art_1", "weight": 0.8}``; of a job, the LoRA it made."""
+def _lora_use(text: str) -> dict[str, Any]:
+    """``art_1:0.8`` -> ``{"artifact": "art_1", "weight": 0.8}``; a job is named as one, and may not
+    have ended yet."""
     name, _, weight = text.partition(":")
-    artifact = _made_by(client.job(name), "lora") if name.startswith("job_") else name
-    return given(artifact=artifact, weight=_number(weight, text) if weight else None)
+    source = "job" if name.startswith("job_") else "artifact"
+    return {source: name} | given(weight=_number(weight, text) if weight else None)
 
 
 def _take_artifacts(client: Client, kind: str, spec: dict[str, Any]) -> None:
@@ -240,10 +265,21 @@ def _number(text: str, option: str) -> float:
         raise typer.BadParameter(f"{option!r}: {text!r} is no weight; 0.8 is one.") from None
 
 
-def _about(name: str | None, priority: int | None, labels: list[str] | None) -> dict[str, Any]:
+def _about(
+    name: str | None,
+    priority: int | None,
+    labels: list[str] | None,
+    after: str | None,
+    deadline: float | None,
+) -> dict[str, Any]:
+    """What stands beside the spec."""
     pairs = [label.partition(":") for label in labels or []]
     return given(
-        name=name, priority=priority, labels={key: value for key, _, value in pairs} or None
+        name=name,
+        priority=priority,
+        labels={key: value for key, _, value in pairs} or None,
+        after=after,
+        deadline_seconds=deadline,
     )
 
 
@@ -328,6 +364,18 @@ def watch(job_id: JobId, url: Url = None, home: Home = None) -> None:
     with connect(url, home) as client:
         job = _stay(client, job_id)
     raise typer.Exit(EXIT_CODES[job["state"]])
+
+
+def logs(
+    job_id: JobId,
+    tail: Annotated[int, typer.Option(min=1, max=500, help="So many of the last lines.")] = 100,
+    url: Url = None,
+    home: Home = None,
+) -> None:
+    """What a job's runner wrote last."""
+    with connect(url, home) as client:
+        for each in client.logs(job_id, tail):
+            line(each)
 
 
 def _stay(client: Client, job_id: str) -> Job:

@@ -1,17 +1,21 @@
 """Jobs: everything that takes a GPU is one."""
 
-from typing import Annotated
+from contextlib import suppress
+from functools import partial
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Response
+from anyio import to_thread
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from api import pages
+from api import pages, preferences, stream
 from api.deps import (
     BellDep,
     CursorDep,
     DatabaseDep,
+    FeedDep,
     Limit,
     ReaderDep,
     SettingsDep,
@@ -19,6 +23,7 @@ from api.deps import (
     WriterDep,
 )
 from api.errors import invalid
+from api.events import Until
 from api.schemas import (
     ArtifactRead,
     EventRead,
@@ -31,18 +36,33 @@ from api.schemas import (
     MetricsRead,
     Page,
 )
+from api.sight import Sight
 from core.artifacts import service as artifacts
+from core.config import Settings
+from core.db.engine import Database
 from core.db.models import Job
-from core.errors import InsufficientScope, NotAcceptable, Problem, Unprocessable
+from core.errors import InsufficientScope, Problem, Unavailable, Unprocessable
 from core.jobs import logs, metrics
 from core.jobs import service as jobs
 from core.jobs.admission import parse
+from core.jobs.bell import Bell
 from core.jobs.standing import Standing
 from core.jobs.states import State
 from core.jobs.transition import events_after
+from core.owners.service import Caller
+from core.specs import AnySpec
 
 MAX_SEQ = 2**63 - 1
 """What either database can count to."""
+
+_KNOWN: dict[int | str, dict[str, Any]] = {304: {"description": "As `If-None-Match` has it."}}
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "A page; with `Accept: text/event-stream` all from here to the job's end: "
+        "`id` is `seq`, `event` is `type`, `data` is what `items` would hold.",
+        "content": {stream.MEDIA_TYPE: {"schema": {"type": "string"}}},
+    }
+}
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -53,44 +73,39 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
     response_model=JobRead,
     responses={200: {"model": ForecastRead, "description": "A dry run."}},
 )
-def submit_job(
+async def submit_job(
+    request: Request,
     body: JobCreate,
     caller: WriterDep,
     settings: SettingsDep,
     database: DatabaseDep,
     bell: BellDep,
     standing: StandingDep,
-    response: Response,
+    feed: FeedDep,
     dry_run: Annotated[
         bool, Query(description="All checks, and what it would take; nothing is queued.")
     ] = False,
-) -> JobRead | JSONResponse:
+    prefer: Annotated[
+        list[str],
+        Header(description="`wait=N`: answers once the job has ended, or after N seconds, <= 30."),
+    ] = [],  # noqa: B006  FastAPI's way to say that a header may come several times
+) -> Response:
     """Queues a job once every check that needs no GPU has passed."""
     if body.priority > 0 and "admin" not in caller.scopes:
         raise InsufficientScope(f"`priority` is {body.priority}: above 0 it takes an admin key.")
-    try:
-        spec = parse(body.kind, body.spec)  # before the database is held
-    except ValidationError as error:
-        raise invalid(error, body.spec, under="/spec") from error
-    with database.write() as session:
-        if dry_run:
-            told = ForecastRead.of(jobs.rehearse(session, settings, caller.owner, spec))
-            return JSONResponse(told.model_dump(mode="json"))
-        job = jobs.submit(
-            session,
-            settings,
-            owner=caller.owner,
-            spec=spec,
-            name=body.name,
-            priority=body.priority,
-            labels=body.labels,
-            after=body.after,
-            deadline_seconds=body.deadline_seconds,
-        )
-        read = _read(session, standing, job)
-    bell.ring()
-    response.headers["Location"] = f"{router.prefix}/{job.id}"
-    return read
+    if dry_run:
+        told = await to_thread.run_sync(_rehearse, database, settings, caller, body)
+        return JSONResponse(told.model_dump(mode="json"))
+    sight = await to_thread.run_sync(_submit, database, settings, bell, standing, caller, body)
+    headers = {"Location": f"{router.prefix}/{sight.job_id}"}
+    seconds = preferences.wait_seconds(prefer)
+    if seconds:
+        headers["Preference-Applied"] = f"wait={seconds}"
+        with suppress(Unavailable):  # it is queued, whatever else is not to be had
+            look = partial(_look, database, standing, caller, sight.job_id)
+            ended = await feed.hold(request, caller, sight, Until.ENDED, seconds)
+            sight = ended if ended else await to_thread.run_sync(look)
+    return sight.answer(status=201, **headers)
 
 
 @router.get("")
@@ -119,12 +134,36 @@ def list_jobs(
         return Page(items=JobRead.of_many(found, positions), next_cursor=pages.encoded(next_cursor))
 
 
-@router.get("/{job_id}")
-def read_job(
-    job_id: str, caller: ReaderDep, database: DatabaseDep, standing: StandingDep
-) -> JobRead:
-    with database.read() as session:
-        return _read(session, standing, jobs.get(session, caller.owner, job_id))
+@router.get("/{job_id}", response_model=JobRead, responses=_KNOWN)
+async def read_job(
+    request: Request,
+    job_id: str,
+    caller: ReaderDep,
+    database: DatabaseDep,
+    standing: StandingDep,
+    feed: FeedDep,
+    wait: Annotated[
+        float | None,
+        Query(
+            ge=1,
+            le=preferences.MAX_WAIT_SECONDS,
+            description="Seconds to hold the answer: with `If-None-Match` of the last ETag until "
+            "something has happened to the job, without it until the job has ended.",
+        ),
+    ] = None,
+    if_none_match: Annotated[str | None, Header(description="The ETag that you have.")] = None,
+) -> Response:
+    """The job, with an ETag that names all that has happened to it: `queue_position` and `usage`
+    move without it."""
+    look = partial(_look, database, standing, caller, job_id)
+    sight = await to_thread.run_sync(look)
+    if wait and sight.is_known(if_none_match):
+        moved = await feed.hold(request, caller, sight, Until.MOVED, wait)
+        sight = moved or sight
+    elif wait and if_none_match is None and not sight.has_ended:
+        ended = await feed.hold(request, caller, sight, Until.ENDED, wait)
+        sight = ended if ended else await to_thread.run_sync(look)
+    return sight.answer(if_none_match)
 
 
 @router.post("/{job_id}/cancel", status_code=202)
@@ -194,25 +233,28 @@ def retry_job(
     return read
 
 
-@router.get("/{job_id}/events")
-def list_events(
+@router.get("/{job_id}/events", response_model=EventsRead, responses=_STREAM)
+async def list_events(
     job_id: str,
     caller: ReaderDep,
     database: DatabaseDep,
+    feed: FeedDep,
     after: Annotated[int, Query(ge=0, le=MAX_SEQ, description="The last `seq` you have seen.")] = 0,
     limit: Limit = pages.LIMIT,
+    last_event_id: Annotated[
+        int | None,
+        Header(ge=0, le=MAX_SEQ, description="Of a stream that goes on; counts before `after`."),
+    ] = None,
     accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
-) -> EventsRead:
+) -> Response:
     """What happened to a job, oldest first."""
-    if accept.partition(";")[0].strip() == "text/event-stream":
-        raise NotAcceptable("Events come as application/json here: ask for that.")
-    with database.read() as session:
-        jobs.get(session, caller.owner, job_id)
-        events = events_after(session, job_id, after, limit)
-    return EventsRead(
-        items=[EventRead.of(event) for event in events],
-        next_after=events[-1].seq if events else after,
-    )
+    if stream.is_wanted(accept):
+        history = stream.History(database, caller, job_id)
+        seen = after if last_event_id is None else last_event_id
+        first = await to_thread.run_sync(history.page, seen)
+        return stream.EventStream(feed, history, first, seen)
+    page = await to_thread.run_sync(_events_page, database, caller, job_id, after, limit)
+    return Response(page.model_dump_json(), media_type="application/json")
 
 
 @router.get("/{job_id}/metrics")
@@ -252,6 +294,64 @@ def list_job_artifacts(
             items=[ArtifactRead.of(artifact) for artifact in made],
             next_cursor=pages.encoded(next_cursor),
         )
+
+
+def _submit(
+    database: Database,
+    settings: Settings,
+    bell: Bell,
+    standing: Standing,
+    caller: Caller,
+    body: JobCreate,
+) -> Sight:
+    spec = _parsed(body)  # before the database is held
+    with database.write() as session:
+        job = jobs.submit(
+            session,
+            settings,
+            owner=caller.owner,
+            spec=spec,
+            name=body.name,
+            priority=body.priority,
+            labels=body.labels,
+            after=body.after,
+            deadline_seconds=body.deadline_seconds,
+        )
+        sight = Sight.of(session, standing, job)
+    bell.ring()
+    return sight
+
+
+def _rehearse(
+    database: Database, settings: Settings, caller: Caller, body: JobCreate
+) -> ForecastRead:
+    spec = _parsed(body)
+    with database.write() as session:
+        return ForecastRead.of(jobs.rehearse(session, settings, caller.owner, spec))
+
+
+def _parsed(body: JobCreate) -> AnySpec:
+    try:
+        return parse(body.kind, body.spec)
+    except ValidationError as error:
+        raise invalid(error, body.spec, under="/spec") from error
+
+
+def _look(database: Database, standing: Standing, caller: Caller, job_id: str) -> Sight:
+    with database.read() as session:
+        return Sight.of(session, standing, jobs.get(session, caller.owner, job_id))
+
+
+def _events_page(
+    database: Database, caller: Caller, job_id: str, after: int, limit: int
+) -> EventsRead:
+    with database.read() as session:
+        jobs.get(session, caller.owner, job_id)
+        events = events_after(session, job_id, after, limit)
+    return EventsRead(
+        items=[EventRead.of(event) for event in events],
+        next_after=events[-1].seq if events else after,
+    )
 
 
 def _read(session: Session, standing: Standing, job: Job) -> JobRead:

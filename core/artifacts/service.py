@@ -37,6 +37,7 @@ def sha256_of_many(files: Iterable[StoredFile]) -> str:
 def record(
     session: Session,
     *,
+    artifact_id: str | None = None,
     owner: str,
     job_id: str | None,
     kind: str,
@@ -49,10 +50,13 @@ def record(
     facts: Mapping[str, Any] | None = None,
     expires_at: datetime | None = None,
 ) -> Artifact:
-    """A row for files that are in the store already; it counts once the caller commits."""
+    """A row for files that are in the store already; it counts once the caller commits.
+
+    ``artifact_id``: where one is given out already.
+    """
     assert files, "an artifact holds at least one file"
     artifact = Artifact(
-        id=new_id("art"),
+        id=artifact_id or new_id("art"),
         owner=owner,
         job_id=job_id,
         kind=kind,

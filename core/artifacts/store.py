@@ -13,6 +13,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
+from core import crash
 from core.config import MIB, Settings
 from core.errors import DiskFull, NotFound, Unavailable
 from core.files.atomic import replacing, sync
@@ -41,9 +42,12 @@ class Store:
 
         An open file is copied from where it stands.
         """
+        crash.point("before the put")
         with _away_is_unavailable():
             obstore.put(self._objects, key, source)
+        crash.point("inside the put")
         self._settle(key)
+        crash.point("after the put")
 
     def put_bytes(self, key: str, data: bytes) -> None:
         with _away_is_unavailable():

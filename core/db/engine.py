@@ -5,8 +5,9 @@ lock at BEGIN: a transaction that reads first and writes later is refused at onc
 whatever the busy timeout says. PostgreSQL needs none of that.
 """
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event
@@ -20,6 +21,15 @@ from core.files.space import is_full_disk
 
 BUSY_TIMEOUT_MS = 30_000
 CONNECT_SECONDS = 5
+_NOTICE_A_CUT = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""Within half a lease; by default a read from a host that is gone waits for two hours."""
+CONNECTIONS = 20
+"""Kept open once they were needed; what is needed beyond them is opened and closed each time."""
 _WRITE = "stillroom_write"
 
 
@@ -29,6 +39,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine = _make_engine(url)
         self._writing = self.engine.execution_options(**{_WRITE: True})
+        one_by_one = self.engine.dialect.name == "sqlite"
+        self._turn = threading.Lock() if one_by_one else nullcontext()
 
     @classmethod
     def of(cls, settings: Settings) -> "Database":
@@ -42,9 +54,14 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """One short transaction, committed when the block ends well; never while a GPU works."""
+        """One short transaction, committed when the block ends well; never while a GPU works.
+
+        On SQLite the threads of a process take turns by a lock of ours: SQLite's own way to wait is
+        to sleep and look again, up to 100 ms at a time.
+        """
         with (
             _away_is_unavailable(),
+            self._turn,
             Session(self._writing, expire_on_commit=False) as session,
             session.begin(),
         ):
@@ -71,9 +88,14 @@ def _away_is_unavailable() -> Iterator[None]:
 def _make_engine(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
         return create_engine(
-            url, pool_pre_ping=True, pool_size=20, connect_args={"connect_timeout": CONNECT_SECONDS}
+            url,
+            pool_pre_ping=True,
+            pool_size=CONNECTIONS,
+            connect_args={"connect_timeout": CONNECT_SECONDS, **_NOTICE_A_CUT},
         )
-    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
+    engine = create_engine(
+        url, pool_size=CONNECTIONS, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

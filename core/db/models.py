@@ -115,6 +115,8 @@ class Lane(Base):
     base: Mapped[str]
     also_base: Mapped[str | None]
     priority: Mapped[int]
+    floor: Mapped[str] = mapped_column(String(40), default="")
+    """A job's id: below it, none waits here but those that came back (``core.jobs.lanes``)."""
 
 
 class Job(Base):
@@ -157,7 +159,8 @@ class Job(Base):
     cancel_requested: Mapped[bool] = mapped_column(Boolean, default=False)
     pause_requested: Mapped[bool] = mapped_column(Boolean, default=False)
     pauses: Mapped[int] = mapped_column(default=0)
-    """Attempts that ended because somebody asked for it, or made way."""
+    """Attempts that were not in vain: they got further, or somebody asked for their end, or they
+    made way, or the disk was full."""
     parent: Mapped[str | None] = mapped_column(String(40))
     """The job that this one goes on from."""
     checkpoints: Mapped[list[Any]] = mapped_column(default=list)
@@ -188,13 +191,22 @@ class Job(Base):
     """Once it has ended: how far ``core.retention`` has tidied up after it."""
 
 
-# Written out, not bound: only so does a query's planner know the partial indexes below again.
+# Written out, not bound: only so does a query's planner know the partial indexes below again, and
+# that these states are rare among the jobs of an owner.
 _QUEUED: ColumnElement[str] = literal_column("'queued'")
+_PAUSED: ColumnElement[str] = literal_column("'paused'")
 _RUNNING: ColumnElement[str] = literal_column("'running'")
 _NONE: ColumnElement[int] = literal_column("0")
 in_lane = and_(Job.state == _QUEUED, Job.waits == _NONE)
 """Of a job that waits for a device and for nothing else."""
-is_running = Job.state == _RUNNING
+came_back = and_(in_lane, Job.queued_at != Job.created_at)
+"""Of one that stood in its lane before, or came into it later than it was made."""
+takes_room = Job.state.in_((_QUEUED, _PAUSED))
+"""Of a job that counts against its owner's cap."""
+# With its worker, which it always has: an update that compares the state alone, as every fenced one
+# does, has no use for this index. PostgreSQL would take it for smaller than that of ids, and walk
+# through all that ran since the last vacuum.
+is_running = and_(Job.state == _RUNNING, Job.worker_id.is_not(None))
 may_expire = and_(Job.state == _QUEUED, Job.started_at.is_(None), Job.expires_at.is_not(None))
 
 
@@ -203,6 +215,7 @@ def _partial(name: str, *columns: Any, of: ColumnElement[bool]) -> Index:
 
 
 _partial("ix_jobs_in_lane", Job.lane, Job.id, of=in_lane)
+_partial("ix_jobs_came_back", Job.lane, Job.id, of=came_back)
 _partial("ix_jobs_running", Job.worker_id, of=is_running)
 _partial("ix_jobs_may_expire", Job.expires_at, of=may_expire)
 

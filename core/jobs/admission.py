@@ -4,18 +4,17 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from core import bases
 from core.artifacts import service as artifacts
 from core.config import Settings
 from core.datasets import service as datasets
-from core.db.models import Artifact, Dataset, Job
+from core.db.models import Artifact, Dataset, Job, takes_room
 from core.errors import LayoutMismatch, NotFound, TooMany, Unprocessable
 from core.jobs import pipelines
 from core.jobs.pipelines import Pipeline
-from core.jobs.states import State
 from core.layouts import SDXL
 from core.specs import (
     MAX_SEED,
@@ -63,11 +62,12 @@ def admit(session: Session, owner: str, spec: AnySpec) -> Admitted:
     return _admit_generate(session, owner, spec, pipeline)
 
 
+_WAITING = select(func.count()).where(Job.owner == bindparam("owner"), takes_room)
+
+
 def require_room(session: Session, owner: str, settings: Settings) -> None:
     """Raises TooMany at the cap of waiting jobs."""
-    waiting = session.scalar(
-        select(func.count()).where(Job.owner == owner, Job.state.in_((State.QUEUED, State.PAUSED)))
-    )
+    waiting = session.scalar(_WAITING, {"owner": owner})
     if (waiting or 0) >= settings.max_queued_jobs:
         raise TooMany(
             f"{waiting} of your jobs are waiting and {settings.max_queued_jobs} may: cancel some, "

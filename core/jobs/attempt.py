@@ -16,7 +16,7 @@ from core.jobs.states import State
 from core.jobs.transition import EventType, move, record
 
 MAX_ATTEMPTS = 20
-"""Whatever the reasons were, but for pauses: a job that was begun so often is not going to end."""
+"""In vain, whatever the reasons were: a job that got no further so often is not going to end."""
 
 
 class LeaseLost(Exception):
@@ -68,13 +68,14 @@ class Attempt:
         reason: str,
         *where: ColumnElement[bool],
         pause_seconds: float = 0.0,
+        in_vain: bool = True,
         **values: Any,
     ) -> Job | None:
         """Back to the queue for another attempt, with ``values`` of the row; None: the lease was
         lost already.
 
-        It ends instead when somebody asked to cancel it meanwhile, or after too many attempts; and
-        it waits, out of the queue, when somebody asked to pause it.
+        It ends instead when somebody asked to cancel it meanwhile, or after too many attempts
+        ``in_vain``; and it waits, out of the queue, when somebody asked to pause it.
         """
         job = self._locked(session)  # no cancel slips in between
         if job is None:
@@ -85,11 +86,12 @@ class Attempt:
         if job.cancel_requested:
             return leave(by=end, to=State.CANCELLED)
         values |= {"worker_id": None, "device": None}
+        if job.pause_requested or not in_vain:
+            values["pauses"] = Job.pauses + 1
         if job.pause_requested:
-            values |= {"pause_requested": False, "pauses": Job.pauses + 1}
             progress = at_rest(job.progress, State.PAUSED)
-            return leave(to=State.PAUSED, progress=progress, **values)
-        if self.number - job.pauses >= MAX_ATTEMPTS:
+            return leave(to=State.PAUSED, progress=progress, pause_requested=False, **values)
+        if in_vain and self.number - job.pauses >= MAX_ATTEMPTS:
             detail = f"It was begun {self.number} times and never came to an end ({reason})."
             return leave(by=end, to=State.FAILED, error={"code": "worker_lost", "detail": detail})
         return leave(

@@ -59,7 +59,8 @@ def count_unfinished(session: Session, owner: str, job_ids: set[str]) -> int:
         select(Job)
         .where(Job.id.in_(job_ids), Job.owner == owner)
         .order_by(Job.id)
-        .with_for_update(read=True)
+        .with_for_update(read=True),
+        execution_options={"populate_existing": True},  # an earlier look is out of date
     ).all()
     missing = job_ids - {parent.id for parent in parents}
     if missing:
@@ -78,7 +79,10 @@ def _waiting_for(session: Session, parent: Job) -> list[Job]:
     children = select(JobInput.job_id).where(JobInput.kind == "job", JobInput.input_id == parent.id)
     return list(
         session.scalars(
-            select(Job).where(Job.id.in_(children), Job.waits > 0).with_for_update(),
+            select(Job)
+            .where(Job.id.in_(children), Job.waits > 0, Job.state.not_in(TERMINAL))
+            .order_by(Job.id)  # or two parents that end at once may wait for each other
+            .with_for_update(),
             execution_options={"populate_existing": True},
         )
     )

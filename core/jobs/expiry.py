@@ -15,7 +15,7 @@ def overdue(session: Session) -> list[str]:
 
 def expire(session: Session, job_id: str) -> Job | None:
     """None: it was begun after all, or ended."""
-    detail = "No device was free before its deadline. Retry it with a longer `deadline_seconds`."
+    detail = "No device was free before its deadline. Retry it: the new job has none."
     return end(
         session,
         Job.started_at.is_(None),

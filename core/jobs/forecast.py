@@ -1,5 +1,6 @@
 """What a job will take, told before it is queued, and whether any device here can hold it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
@@ -17,15 +18,11 @@ from core.workers import service as workers
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Fit:
     """``peak_memory_bytes`` is for the device that holds it best, ``room_bytes`` what that one has,
     None while no worker has told. ``fits`` is true until all devices are known to be too small."""
 
-    steps: int
-    seconds: float | None
-    basis: Basis
     peak_memory_bytes: int
-    disk_bytes: int
     room_bytes: int | None
 
     @property
@@ -33,41 +30,57 @@ class Forecast:
         return self.room_bytes is None or self.peak_memory_bytes <= self.room_bytes
 
 
+@dataclass(frozen=True)
+class Forecast(Fit):
+    steps: int
+    seconds: float | None
+    basis: Basis
+    disk_bytes: int
+
+
 def of(session: Session, owner: str, admitted: Admitted) -> Forecast:
-    spec = admitted.spec
-    needed = {admitted.pipeline.parts.id, admitted.also_base} - {None}
-    able = [
-        worker
-        for worker in workers.live_workers(session)
-        if admitted.spec.kind in KINDS_OF_ROLE[worker.role] and needed <= set(worker.bases)
-    ]
-    tried = [(_peak_bytes(admitted, worker), worker.memory_bytes) for worker in able]
-    peak_bytes, room_bytes = (
-        max(tried, key=_left_over) if tried else (_peak_bytes(admitted, None), None)
-    )
+    able = _able(session, admitted)
     chips = {worker.chip for worker in able if worker.chip}
-    seconds, basis = rates.seconds_of(session, chips, owner, spec, admitted.steps)
+    seconds, basis = rates.seconds_of(session, chips, owner, admitted.spec, admitted.steps)
     return Forecast(
+        **vars(_fit_on(able, admitted)),
         steps=admitted.steps,
         seconds=seconds,
         basis=basis,
-        peak_memory_bytes=peak_bytes,
         disk_bytes=_disk_bytes(admitted),
-        room_bytes=room_bytes,
     )
 
 
-def require_fit(forecast: Forecast, spec: AnySpec) -> None:
+def fit_of(session: Session, admitted: Admitted) -> Fit:
+    return _fit_on(_able(session, admitted), admitted)
+
+
+def require_fit(fit: Fit, spec: AnySpec) -> None:
     """Raises DoesNotFit."""
-    if forecast.fits or forecast.room_bytes is None:
+    if fit.fits or fit.room_bytes is None:
         return
     rank = ", a smaller rank" if isinstance(spec, FineTuneSpec) else ""
     again = " or, where `gradient_checkpointing` is false, leave that to auto"
     advice = f"ask for fewer pixels{rank}{again if isinstance(spec, TrainingSpec) else ''}"
     raise DoesNotFit(
-        f"It takes {_gigabytes(forecast.peak_memory_bytes)} of memory at least, and the device "
-        f"here that comes nearest has {_gigabytes(forecast.room_bytes)}: {advice}."
+        f"It takes {_gigabytes(fit.peak_memory_bytes)} of memory at least, and the device "
+        f"here that comes nearest has {_gigabytes(fit.room_bytes)}: {advice}."
     )
+
+
+def _able(session: Session, admitted: Admitted) -> list[Worker]:
+    """Those that may take it."""
+    needed = {admitted.pipeline.parts.id, admitted.also_base} - {None}
+    return [
+        worker
+        for worker in workers.live_workers(session)
+        if admitted.spec.kind in KINDS_OF_ROLE[worker.role] and needed <= set(worker.bases)
+    ]
+
+
+def _fit_on(able: Sequence[Worker], admitted: Admitted) -> Fit:
+    tried = [(_peak_bytes(admitted, worker), worker.memory_bytes) for worker in able]
+    return Fit(*max(tried, key=_left_over) if tried else (_peak_bytes(admitted, None), None))
 
 
 def _peak_bytes(admitted: Admitted, worker: Worker | None) -> int:

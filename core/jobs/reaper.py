@@ -10,6 +10,7 @@ import logging
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from core import crash
 from core.clock import boot_seconds
 from core.config import Settings
 from core.db.engine import Database
@@ -86,6 +87,8 @@ class Reaper(Periodic):
             if not workers.forget(session, worker.id, beat=worker.beat):
                 return
             lost = _requeue_jobs_of(session, worker)
+            crash.point("inside a burial")
+        crash.point("after a burial")
         workers.lock_path(self.settings.run_path, worker.id).unlink(missing_ok=True)
         log.warning(
             "a worker died: %d of its jobs are back in the queue",

@@ -1,9 +1,10 @@
 """What a client does with jobs: submit, look, cancel. All by owner."""
 
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from core.config import Settings
@@ -44,7 +45,7 @@ def submit(
     """
     require_room(session, owner, settings)
     admitted = admit(session, owner, spec)
-    require_fit(forecast.of(session, owner, admitted), spec)
+    require_fit(forecast.fit_of(session, admitted), spec)
     inputs = {*admitted.inputs} | ({("job", after)} if after else set())
     parents = {input_id for kind, input_id in inputs if kind == "job"}
     waits = count_unfinished(session, owner, parents) if parents else 0
@@ -121,10 +122,17 @@ def retry(session: Session, settings: Settings, owner: str, job_id: str) -> Job:
             "tried again.",
             allowed_actions=allowed,
         )
-    return _follow(session, settings, parent, parent.spec)
+    still_waits = parent.after if parent.waits else None
+    return _follow(session, settings, parent, parent.spec, after=still_waits)
 
 
-def _follow(session: Session, settings: Settings, parent: Job, spec: dict[str, Any]) -> Job:
+def _follow(
+    session: Session,
+    settings: Settings,
+    parent: Job,
+    spec: dict[str, Any],
+    after: str | None = None,
+) -> Job:
     """A job that goes on from ``parent``'s last checkpoint, if there is one."""
     job = submit(
         session,
@@ -134,15 +142,29 @@ def _follow(session: Session, settings: Settings, parent: Job, spec: dict[str, A
         name=parent.name,
         priority=parent.priority,
         labels=parent.labels,
+        after=after,
     )
     job.parent, job.rung = parent.id, parent.rung
     job.checkpoints = parent.checkpoints[:1]
-    session.add(JobInput(job_id=job.id, kind="job", input_id=parent.id))
+    session.add_all(
+        JobInput(job_id=job.id, kind="job", input_id=kept)
+        for kept in {parent.id, *_makers(job.checkpoints)}
+    )
     return job
 
 
+def _makers(checkpoints: list[Any]) -> set[str]:
+    """Jobs in whose folders of the store these lie: a parent may have had its own of its parent."""
+    files = chain.from_iterable(checkpoint["files"] for checkpoint in checkpoints)
+    return {file["store_key"].split("/")[1] for file in files}
+
+
+_OWN = select(Job).where(Job.id == bindparam("job_id"), Job.owner == bindparam("owner"))
+"""Put together once: that takes longer than to answer it, and nothing is asked so often."""
+
+
 def get(session: Session, owner: str, job_id: str) -> Job:
-    job = session.scalar(select(Job).where(Job.id == job_id, Job.owner == owner))
+    job = session.scalar(_OWN, {"job_id": job_id, "owner": owner})
     if job is None:
         raise NotFound(f"There is no job '{job_id}'.")
     return job

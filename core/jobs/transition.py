@@ -1,5 +1,6 @@
 """The one way in which a job's row changes: compare, swap, and one event, in one transaction."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from sqlalchemy import select, update
@@ -19,14 +20,16 @@ def move(
     start: State,
     to: State,
     reason: str | None = None,
+    facts: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> Job | None:
     """The job in state ``to``, with its event; None when it was no longer in ``start``.
 
-    ``where`` narrows the comparison further, as the fence does with ``attempt``.
+    ``where`` narrows the comparison further, as the fence does with ``attempt``. ``facts`` go into
+    the event.
     """
     assert to in FOLLOWERS[start], f"{start} -> {to} is no transition"
-    data = {"state": to, "from": start} | ({"reason": reason} if reason else {})
+    data = {"state": to, "from": start, **(facts or {})} | ({"reason": reason} if reason else {})
     return record(
         session,
         Job.state == start,

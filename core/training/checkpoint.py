@@ -13,6 +13,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from core import crash
 from core.files.atomic import sync
 from core.files.digest import sha256_of
 
@@ -29,13 +30,18 @@ def write(folder: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> No
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside / TENSORS)
+    crash.point("checkpoint: tensors")
     (aside / FACTS).write_text(json.dumps(facts))
+    crash.point("checkpoint: facts")
     hashes = {name: sha256_of(aside / name) for name in (TENSORS, FACTS)}
     (aside / MANIFEST).write_text(json.dumps(hashes))
+    crash.point("checkpoint: manifest")
     for path in (*aside.iterdir(), aside):
         sync(path)
+    crash.point("checkpoint: synced")
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
+    crash.point("checkpoint: renamed")
     sync(folder.parent)
 
 

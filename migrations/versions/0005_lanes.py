@@ -17,7 +17,11 @@ depends_on = None
 
 _PARTIAL = {
     "ix_jobs_in_lane": (["lane", "id"], "state = 'queued' AND waits = 0"),
-    "ix_jobs_running": (["worker_id"], "state = 'running'"),
+    "ix_jobs_came_back": (
+        ["lane", "id"],
+        "state = 'queued' AND waits = 0 AND queued_at != created_at",
+    ),
+    "ix_jobs_running": (["worker_id"], "state = 'running' AND worker_id IS NOT NULL"),
     "ix_jobs_may_expire": (
         ["expires_at"],
         "state = 'queued' AND started_at IS NULL AND expires_at IS NOT NULL",
@@ -40,6 +44,7 @@ def upgrade() -> None:
         sa.Column("base", sa.String(length=255), nullable=False),
         sa.Column("also_base", sa.String(length=255), nullable=True),
         sa.Column("priority", sa.BigInteger(), nullable=False),
+        sa.Column("floor", sa.String(length=40), nullable=False, server_default=""),
         sa.PrimaryKeyConstraint("id", name="pk_lanes"),
     )
     op.create_table(

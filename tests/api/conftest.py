@@ -55,7 +55,7 @@ class Server:
             )
         return Person(self, key.owner, token)
 
-    def worker(self, *bases: str) -> str:
+    def worker(self, *bases: str, device: str = "cpu") -> str:
         """A live worker of another host: no lock file of ours says whether it lives."""
         with self.database.write() as session:
             worker = workers.register(
@@ -63,7 +63,7 @@ class Server:
                 worker_id=new_id("wrk"),
                 host="elsewhere",
                 pid=1,
-                device="cpu",
+                device=device,
                 role="any",
                 bases=list(bases),
             )

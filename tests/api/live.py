@@ -9,40 +9,52 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
-import uvicorn
+from fastapi import FastAPI
 
 from api.main import create_app
+from api.server import Server
 from core.config import Settings
 
 
 @dataclass(frozen=True)
 class Live:
     url: str
-    home: Path
+    settings: Settings
+    app: FastAPI
+    stop: Callable[[], None]
+    """Ends the server, and returns once it has ended."""
+
+    @property
+    def home(self) -> Path:
+        return self.settings.root
 
     @property
     def key(self) -> str:
-        return (self.home / "admin.key").read_text().strip()
+        return self.settings.admin_key_path.read_text().strip()
 
 
 @contextmanager
-def serving_api(home: Path) -> Iterator[Live]:
-    """The front end alone, on a free port: jobs are taken and stay queued."""
-    settings = Settings(home=home, port=free_port())
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(settings), port=settings.port, log_config=None, ws="none")
-    )
+def serving_api(home: Path, **more: Any) -> Iterator[Live]:
+    """The front end alone, on a free port, with ``more`` settings: jobs are taken and stay
+    queued."""
+    settings = Settings(home=home, port=free_port(), **more)
+    server = Server(create_app(settings), settings)
     thread = threading.Thread(target=server.run)
+
+    def stop() -> None:
+        server.should_exit = True
+        thread.join()
+
     thread.start()
     try:
         while not server.started and thread.is_alive():
             time.sleep(0.01)
         assert server.started, "the API did not start"
-        yield Live(f"http://127.0.0.1:{settings.port}", settings.root)
+        yield Live(f"http://127.0.0.1:{settings.port}", settings, server.app, stop)
     finally:
-        server.should_exit = True
-        thread.join()
+        stop()
 
 
 def free_port() -> int:

@@ -3,8 +3,10 @@
 import hashlib
 import io
 import json
+import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from api import client as client_module
 from api.client import ApiError, Client, ClientError, DamagedDownload, NoAnswer
 from api.demo import subject
 from tests.api.live import Answer, Live, answering, free_port, serving_api
+from tests.support.server import wait_until
 
 BASE = "nano-ssd-1b"
 
@@ -167,6 +170,33 @@ def test_submitted_job_is_queued_then_cancelled(client: Client, dataset: str) ->
     assert ended["state"] == client.wait(job["id"])["state"] == "cancelled"
     states = [event["data"]["state"] for event in events if event["type"] == "state"]
     assert states == ["queued", "cancelled"]
+
+
+def test_an_end_is_noticed_at_once_and_asked_for_once(live: Live, client: Client) -> None:
+    job = client.generate({"base": BASE, "prompt": "a robot"})
+    looks = client.watch(job["id"])
+    assert next(looks)[0]["state"] == "queued"
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(list, looks)
+        wait_until(lambda: bool(live.app.state.feed.waiters), 2, "the client waits")
+        client.cancel(job["id"])
+        cancelled = time.monotonic()
+        ((ended, news),) = looking.result()
+    assert time.monotonic() - cancelled < 1
+    assert ended["state"] == news[-1]["data"]["state"] == "cancelled"
+
+
+def test_a_queued_job_is_looked_at_anew_though_nothing_happens(
+    live: Live, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "WAIT_SECONDS", 1)
+    job = client.generate({"base": BASE, "prompt": "a robot"})
+    looks = client.watch(job["id"])
+    first, again = next(looks), next(looks)
+    assert [event["seq"] for event in first[1]] == [1]
+    assert again[1] == []
+    assert again[0]["usage"]["queue_seconds"] >= first[0]["usage"]["queue_seconds"] + 1
+    client.cancel(job["id"])
 
 
 def test_events_after_a_number_are_the_later_ones(client: Client, dataset: str) -> None:
@@ -336,6 +366,22 @@ def test_watch_waits_for_a_server_that_is_restarted(monkeypatch: pytest.MonkeyPa
     with answering(answer) as url, Client(url) as client:
         states = [job["state"] for job, _ in client.watch("job_1")]
     assert states == ["running", "succeeded"]
+
+
+def test_watch_polls_a_server_that_does_not_hold_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "POLL_SECONDS", 0.05)
+    looks = iter([*("running",) * 4, "succeeded"])
+    asked: list[str] = []
+
+    def answer(path: str) -> Answer:
+        asked.append(path)
+        return (200, {"items": []} if "/events" in path else a_watched_job(next(looks)))
+
+    began = time.monotonic()
+    with answering(answer) as url, Client(url) as client:
+        assert client.wait("job_1")["state"] == "succeeded"
+    assert time.monotonic() - began > 4 * 0.05
+    assert not any("wait=" in path for path in asked)
 
 
 def test_watch_gives_up_when_its_patience_ends() -> None:

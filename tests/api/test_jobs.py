@@ -148,12 +148,6 @@ def test_events_go_on_where_one_stopped(ann: Person) -> None:
     }
 
 
-def test_a_stream_of_events_is_not_offered(ann: Person) -> None:
-    job = ann.fine_tune().json()["id"]
-    refused = ann.get(f"/v1/jobs/{job}/events", headers={"Accept": "text/event-stream"})
-    assert (refused.status_code, refused.json()["code"]) == (406, "not_acceptable")
-
-
 def test_artifacts_of_a_job_come_in_order_of_making(ann: Person, bob: Person) -> None:
     job = ann.fine_tune().json()["id"]
     made = [ann.artifact({f"{n}.png": b"x"}, job_id=job, kind="image").id for n in range(3)]

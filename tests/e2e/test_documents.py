@@ -62,6 +62,13 @@ def test_the_readmes_student(environment: dict[str, str], tmp_path: Path) -> Non
     assert list((tmp_path / "drawn").glob("*.png"))
 
 
+def test_the_readmes_queue(environment: dict[str, str], tmp_path: Path) -> None:
+    script = blocks("README.md", "sh")[3].replace("--steps 200", "--steps 2")
+    told = run(["bash", "-euc", script], tmp_path, environment)
+    assert len(list((tmp_path / "drawn").glob("*.png"))) == 2
+    assert "\tcpu\tany\topen\t" in told
+
+
 def test_the_readmes_python(server: Server, environment: dict[str, str], tmp_path: Path) -> None:
     (script,) = blocks("README.md", "python")
     script = (

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from core.config import Settings
@@ -10,6 +11,7 @@ from core.db.models import Event, Job, Worker
 from core.ids import new_id
 from core.jobs import service as jobs
 from core.jobs.admission import parse
+from core.jobs.attempt import Attempt
 from core.jobs.claim import claim
 from core.jobs.transition import events_after
 from core.workers import service as workers
@@ -70,6 +72,23 @@ def take(database: Database, worker: Worker) -> Job:
         job = claim(session, worker, BASES)
     assert job is not None
     return job
+
+
+def succeed(database: Database, job: Job, **result: Any) -> Job:
+    """As the attempt does that runs it."""
+    with database.write() as session:
+        return Attempt(job.id, job.attempt).succeed(session, result)
+
+
+def fail(database: Database, job: Job, code: str = "odd") -> Job:
+    with database.write() as session:
+        return Attempt(job.id, job.attempt).fail(session, code, "It was told to.")
+
+
+def change(database: Database, job: Job, **values: Any) -> None:
+    """Columns of its row, as time or somebody else would."""
+    with database.write() as session:
+        session.execute(update(Job).where(Job.id == job.id).values(**values))
 
 
 def reread(database: Database, job: Job) -> Job:

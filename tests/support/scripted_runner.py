@@ -1,5 +1,6 @@
 """A runner without torch: the prompt of a job says what it does. Real frames, real process."""
 
+import errno
 import os
 import signal
 import socket
@@ -8,9 +9,9 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
-from core.errors import JobFailure, OutOfMemory
+from core.errors import Interrupted, JobFailure, OutOfMemory
 from core.tether import die_with_parent
-from worker.frames import Begun, Done, Picture, Ready, Report, Run, Word, send, spoils
+from worker.frames import Begun, Checkpoint, Done, Picture, Ready, Report, Run, Word, send, spoils
 from worker.link import SOCKET
 from worker.runner import Orders, carry_out
 
@@ -18,10 +19,24 @@ STEP_SECONDS = 0.02
 
 
 def act(run: Run) -> Generator[Word]:
-    """``draw``: one picture. ``long``: steps until stopped. ``die``, ``fail``: as they say."""
-    script = str(run.spec["prompt"])
-    if script == "die":
+    """``draw``: one picture. ``long``: steps until stopped, and a checkpoint if that is wanted.
+    ``die``, ``fail``, ``hang``: as they say. ``die late``: it saves a step before. ``say``: lines,
+    before it dies."""
+    script = str(run.spec.get("prompt") or run.spec["instance_prompt"])
+    if script == "say":
+        sys.stderr.write(f"reading {run.out}\nkey=abc\n")
+        sys.stderr.flush()
+    if script in ("die", "say"):
         os.kill(os.getpid(), signal.SIGKILL)
+    if script == "hang":
+        yield Report(step=1, steps=3, message="drawing")
+        time.sleep(1000)
+    if script == "die late":
+        yield _saved(run, step=run.attempt)
+        time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    if script == "full disk":
+        raise OSError(errno.ENOSPC, "No space left on device")
     if script == "fail":
         raise JobFailure("It was told to.", code="odd")
     if script == "too much" and run.first_rung < 2:
@@ -29,11 +44,23 @@ def act(run: Run) -> Generator[Word]:
     steps = 100_000 if script == "long" else 3
     for step in range(1, steps + 1):
         time.sleep(STEP_SECONDS)
-        yield Report(step=step, steps=steps, message="drawing")
+        try:
+            yield Report(step=step, steps=steps, message="drawing")
+        except Interrupted:
+            if run.kind == "generate":
+                raise
+            yield _saved(run, step)
     path = Path(run.out) / "0.png"
     path.write_bytes(b"a picture")
     yield Picture(role="image", path=str(path), prompt=script, seed=1)
     yield Done()
+
+
+def _saved(run: Run, step: int) -> Checkpoint:
+    folder = Path(run.out) / f"step-{step:08d}"
+    folder.mkdir()
+    (folder / "facts.json").write_text("{}")
+    return Checkpoint(step=step, path=str(folder))
 
 
 def main() -> None:

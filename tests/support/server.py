@@ -19,12 +19,18 @@ QUICK = {"STILLROOM_BEAT_SECONDS": "0.5", "STILLROOM_LEASE_SECONDS": "3"}
 """Beats and leases of tests: a worker that fell silent is found in seconds."""
 
 START_SECONDS = 120.0
+SUPERVISOR = "worker.supervisor"
+LIGHT = "tests.support.light_supervisor"
+"""The same, with a runner that has no torch: a worker is there in a second."""
 
 
 class Server:
     """What a test may do to a running server beside speaking HTTP with it."""
 
-    def __init__(self, home: Path, port: int, environment: dict[str, str]) -> None:
+    def __init__(
+        self, home: Path, port: int, environment: dict[str, str], supervisor: str = SUPERVISOR
+    ) -> None:
+        self.supervisor = supervisor
         self.settings = Settings(home=home, port=port)
         self.url = f"http://127.0.0.1:{port}"
         self.environment = environment
@@ -34,7 +40,7 @@ class Server:
         log = (self.settings.root.parent / "server.log").open("ab")
         with log:
             return subprocess.Popen(
-                [sys.executable, "-m", "worker.supervisor"],
+                [sys.executable, "-m", self.supervisor],
                 env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -81,7 +87,7 @@ class Server:
 
 
 @contextmanager
-def running(home: Path, **environment: str) -> Iterator[Server]:
+def running(home: Path, supervisor: str = SUPERVISOR, **environment: str) -> Iterator[Server]:
     home.parent.mkdir(parents=True, exist_ok=True)
     port = free_port()
     server = Server(
@@ -95,6 +101,7 @@ def running(home: Path, **environment: str) -> Iterator[Server]:
             **QUICK,
             **environment,
         },
+        supervisor,
     )
     try:
         server.wait_until_ready()

@@ -1,7 +1,9 @@
 """A worker's loop, with a real database, a real store and a real process for a runner."""
 
+import errno
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +14,15 @@ from core.artifacts import service as artifacts
 from core.artifacts.store import Store
 from core.config import Settings
 from core.db.engine import Database
-from core.db.models import Job, Rate, Worker
+from core.db.models import Device, Job, Rate, Worker, now
 from core.errors import NotFound, Unavailable
 from core.files.lock import LockFile
+from core.jobs import logs
 from core.jobs import service as jobs
 from core.jobs.attempt import Attempt
 from core.jobs.transition import events_after
+from core.workers import devices
+from tests.core.jobs.test_service import fine_tune, make_dataset
 from tests.support import jobs as make
 from tests.support.server import wait_until
 from worker import inputs
@@ -65,6 +70,31 @@ def play(database: Database, settings: Settings) -> Play:
 @pytest.fixture
 def look(database: Database) -> Callable[[Job], Job]:
     return lambda job: make.reread(database, job)
+
+
+@pytest.fixture
+def training(database: Database, settings: Settings) -> Job:
+    """One that takes steps until it is stopped, and is saved then."""
+    Store.of(settings).put_bytes("0", b"a picture")
+    spec = fine_tune(make_dataset(database, 1), instance_prompt="long")
+    return make.submit(database, settings, kind="fine_tune", spec=spec)
+
+
+def reasons(database: Database, job: Job) -> list[str]:
+    """Why it changed its state, where that was told."""
+    with database.read() as session:
+        states = [e.data for e in events_after(session, job.id, 0, 500) if e.type == "state"]
+    return [data["reason"] for data in states if "reason" in data]
+
+
+def lines_of(database: Database, job: Job) -> list[str]:
+    with database.read() as session:
+        return logs.tail(session, job.id, 100)
+
+
+def device_of(database: Database, worker: Worker) -> Device:
+    with database.read() as session:
+        return session.get_one(Device, worker.device_id)
 
 
 def in_background(drain: Drain) -> threading.Thread:
@@ -354,3 +384,291 @@ def test_a_runner_that_never_gets_ready_is_tried_again_and_nothing_is_claimed(
     link.close()
     lock.release()
     assert (look(job).state, look(job).attempt) == ("queued", 0)
+
+
+def attend_until_it_ends(drain: Drain, thread: threading.Thread) -> None:
+    deadline = time.monotonic() + 10
+    while thread.is_alive():
+        assert time.monotonic() < deadline, "it was not ended"
+        drain.attend()
+        thread.join(0.02)
+
+
+def test_a_runner_that_hangs_is_ended_and_counts_as_a_loss(
+    drain: Drain, play: Play, look: Callable[[Job], Job], link: Link, settings: Settings
+) -> None:
+    changes = {"watchdog_seconds": 0.1, "retry_seconds": [0.0]}
+    drain.settings = settings.model_copy(update=changes)
+    job = play("hang")
+    for losses in (1, 2, 3):
+        thread = running(drain, look, job)
+        attend_until_it_ends(drain, thread)
+        assert look(job).losses == min(losses, 2)
+        assert link.ready.wait(30)
+    ended = look(job)
+    assert (ended.state, ended.attempt) == ("failed", 3)
+    assert ended.error is not None
+    assert "hung 3 times" in ended.error["detail"]
+
+
+def test_a_runner_that_goes_on_is_left_alone(
+    drain: Drain, play: Play, look: Callable[[Job], Job], settings: Settings
+) -> None:
+    drain.settings = settings.model_copy(update={"watchdog_seconds": 0.5})
+    job = play("long")
+    thread = running(drain, look, job)
+    for _ in range(20):
+        time.sleep(0.05)
+        drain.attend()
+    assert (look(job).state, look(job).attempt) == ("running", 1)
+    drain.stop()
+    thread.join(10)
+
+
+def test_a_slow_store_makes_no_runner_hang(
+    drain: Drain,
+    play: Play,
+    look: Callable[[Job], Job],
+    link: Link,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drain.settings = settings.model_copy(update={"watchdog_seconds": 0.1})
+    job, runner = play("draw"), link._process
+    put_file, lay_out = Store.put_file, inputs.lay_out
+
+    def outlast_the_watchdog() -> None:
+        time.sleep(1.0)
+        drain.attend()
+
+    def put_slowly(*arguments: Any) -> None:
+        outlast_the_watchdog()
+        put_file(*arguments)
+
+    def lay_out_slowly(*arguments: Any) -> Any:
+        outlast_the_watchdog()
+        return lay_out(*arguments)
+
+    monkeypatch.setattr(Store, "put_file", put_slowly)
+    monkeypatch.setattr(inputs, "lay_out", lay_out_slowly)
+    drain.until_empty()
+    assert (look(job).state, look(job).attempt) == ("succeeded", 1)
+    assert link._process is runner
+
+
+def test_a_cancel_that_is_not_heeded_ends_the_runner_after_the_grace_time(
+    drain: Drain,
+    play: Play,
+    look: Callable[[Job], Job],
+    link: Link,
+    worker: Worker,
+    database: Database,
+    settings: Settings,
+) -> None:
+    drain.settings = settings.model_copy(update={"grace_seconds": 0.5})
+    job = play("hang")
+    thread = running(drain, look, job)
+    drain.attend()
+    with database.write() as session:
+        jobs.cancel(session, job.owner, job.id)
+    drain.heed({job.id: "cancel"})
+    drain.attend()
+    thread.join(0.3)
+    assert thread.is_alive()  # it may yet come to its next step
+    attend_until_it_ends(drain, thread)
+    assert (look(job).state, look(job).losses) == ("cancelled", 0)
+    assert device_of(database, worker).lost == []
+    assert link.ready.wait(30)
+
+
+def test_a_loss_after_a_checkpoint_is_the_first_again(
+    drain: Drain, play: Play, look: Callable[[Job], Job], link: Link, settings: Settings
+) -> None:
+    drain.settings = settings.model_copy(update={"retry_seconds": [0.0]})
+    job = play("die late")
+    for attempt in range(1, settings.max_losses + 2):
+        drain.until_empty()
+        lost = look(job)
+        assert (lost.state, lost.attempt, lost.losses) == ("queued", attempt, 1)
+        assert lost.checkpoints[0]["step"] == attempt
+        assert link.ready.wait(30)
+
+
+def test_a_device_that_loses_two_jobs_claims_no_third(
+    drain: Drain,
+    play: Play,
+    look: Callable[[Job], Job],
+    link: Link,
+    worker: Worker,
+    database: Database,
+) -> None:
+    first, second, third = play("die"), play("die"), play("draw")
+    for _ in range(3):
+        drain.until_empty()
+        assert link.ready.wait(30)
+    assert device_of(database, worker).state == "quarantined"
+    assert (look(first).state, look(first).losses) == ("queued", 1)
+    assert (look(second).state, look(second).losses) == ("queued", 0)  # the device is to blame
+    assert reasons(database, second) == ["device_quarantined"]
+    assert (look(third).state, look(third).attempt) == ("queued", 0)
+    assert not drain.has_work()
+    with database.write() as session:
+        devices.release(session, worker.id)
+        for job in (first, second):
+            jobs.cancel(session, job.owner, job.id)
+    drain.until_empty()
+    assert look(third).state == "succeeded"
+
+
+def test_a_job_lost_on_a_drained_device_is_a_loss_like_another(
+    drain: Drain,
+    play: Play,
+    look: Callable[[Job], Job],
+    worker: Worker,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job, lay_out = play("die"), inputs.lay_out
+
+    def drained_meanwhile(*arguments: Any) -> Any:
+        with database.write() as session:
+            devices.drain(session, worker.id)
+        return lay_out(*arguments)
+
+    monkeypatch.setattr(inputs, "lay_out", drained_meanwhile)
+    drain.until_empty()
+    assert (look(job).losses, reasons(database, job)) == (1, ["runner_lost"])
+    assert device_of(database, worker).state == "drained"
+
+
+def test_a_lost_job_shuns_its_device_where_there_is_another(
+    drain: Drain,
+    play: Play,
+    look: Callable[[Job], Job],
+    worker: Worker,
+    database: Database,
+    settings: Settings,
+) -> None:
+    make.register(database, settings, device="cpu:1")
+    job = play("die")
+    drain.until_empty()
+    assert look(job).shuns == worker.device_id
+
+
+def test_a_training_makes_way_for_a_picture_and_goes_on_afterwards(
+    drain: Drain,
+    look: Callable[[Job], Job],
+    training: Job,
+    database: Database,
+    settings: Settings,
+) -> None:
+    thread = running(drain, look, training)
+    drain.make_way()
+    assert reasons(database, training) == []
+    picture = make.submit(database, settings, spec=make.SPEC | {"prompt": "draw"}, priority=1)
+    drain.make_way()
+    wait_until(lambda: look(training).attempt == 2, 10, "it goes on")
+    assert look(picture).state == "succeeded"
+    assert reasons(database, training) == ["preempted"]
+    assert (look(training).pauses, look(training).losses) == (1, 0)
+    assert look(training).checkpoints[0]["step"] > 0
+    drain.stop()
+    thread.join(10)
+
+
+def test_a_call_to_make_way_between_claim_and_begin_is_not_lost(
+    drain: Drain,
+    look: Callable[[Job], Job],
+    training: Job,
+    database: Database,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lay_out, pictures = inputs.lay_out, iter(["draw"])
+
+    def called_meanwhile(*arguments: Any) -> Any:
+        for prompt in pictures:
+            make.submit(database, settings, spec=make.SPEC | {"prompt": prompt}, priority=1)
+            drain.make_way()
+        return lay_out(*arguments)
+
+    monkeypatch.setattr(inputs, "lay_out", called_meanwhile)
+    thread = in_background(drain)
+    wait_until(lambda: look(training).attempt == 2, 10, "it made way")
+    assert reasons(database, training) == ["preempted"]
+    drain.stop()
+    thread.join(10)
+
+
+def check_it_waits_for_room(job: Job, database: Database) -> None:
+    assert (job.state, job.attempt, job.losses, job.pauses) == ("queued", 1, 0, 1)
+    assert job.not_before is not None
+    assert 30 < (job.not_before - now()).total_seconds() <= 60
+    assert reasons(database, job) == ["disk_full"]
+
+
+def test_a_full_disk_is_no_failure(
+    drain: Drain, play: Play, look: Callable[[Job], Job], database: Database
+) -> None:
+    job, next_one = play("full disk"), play("draw")
+    drain.until_empty()
+    check_it_waits_for_room(look(job), database)
+    assert look(next_one).state == "succeeded"
+
+
+def test_a_disk_that_the_inputs_do_not_fit_on_is_no_failure(
+    drain: Drain,
+    play: Play,
+    look: Callable[[Job], Job],
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fill_up(*_: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(inputs, "lay_out", fill_up)
+    job = play("draw")
+    drain.until_empty()
+    check_it_waits_for_room(look(job), database)
+
+
+def test_with_too_little_room_nothing_is_claimed(
+    drain: Drain, play: Play, look: Callable[[Job], Job], settings: Settings
+) -> None:
+    drain.settings = settings.model_copy(update={"min_free_bytes": 2**60})
+    job = play("draw")
+    assert not drain.has_work()
+    drain.until_empty()
+    assert (look(job).state, look(job).attempt) == ("queued", 0)
+
+
+def test_a_database_of_another_version_is_not_claimed_from(
+    drain: Drain, play: Play, look: Callable[[Job], Job], caplog: pytest.LogCaptureFixture
+) -> None:
+    job = play("draw")
+    drain._revision = "0004"
+    drain.until_empty()
+    assert (look(job).state, look(job).attempt) == ("queued", 0)
+    assert "this process of revision 0004: end it" in caplog.text
+
+
+def test_what_a_runner_wrote_before_it_crashed_is_kept_with_the_job(
+    drain: Drain,
+    play: Play,
+    look: Callable[[Job], Job],
+    link: Link,
+    database: Database,
+    settings: Settings,
+) -> None:
+    drain.settings = settings.model_copy(update={"retry_seconds": [0.0]})
+    job = play("say")
+    for attempt in (1, 2):
+        drain.until_empty()
+        assert lines_of(database, job) == attempt * ["reading out", "key=***"]
+        assert link.ready.wait(30)
+    with database.write() as session:
+        jobs.cancel(session, job.owner, job.id)
+    quiet = play("draw")
+    drain.until_empty()
+    assert look(quiet).state == "succeeded"
+    assert lines_of(database, quiet) == []

@@ -45,8 +45,6 @@ def test_job_is_submitted_listed_shown_cancelled_and_watched(
     assert code == 0
     assert f"stillroom watch {job}" in err
     assert f"{job}\tfine_tune\tqueued\t\tmine" in on_server("jobs", "--state", "queued")[1]
-    code, _, err = on_server("generate", "x", "--base", "nano-ssd-1b", "--lora", job)
-    assert (code, err.split(".")[0]) == (1, f"{job} has made no LoRA: it is queued")
     shown = on_server("jobs", "show", job)[1]
     assert "state\tqueued" in shown
     assert "'rank': 4" in shown
@@ -187,6 +185,10 @@ def test_generate_sends_what_was_given_and_no_more(
         "generate", "one", "two", "--base", "x", "--lora", "art_1:0.5", "--lora", "art_2",
         "--seed", "7", "--priority", "-1", *where,
     )  # fmt: skip
+    run(
+        "generate", "x", "--base", "x", "--lora", "job_1:0.8", "--lora", "job_2",
+        "--after", "job_3", "--deadline", "90", *where,
+    )  # fmt: skip
     assert sent == [
         ({"base": "nano-ssd-1b", "prompt": "a robot"}, {}),
         (
@@ -197,6 +199,14 @@ def test_generate_sends_what_was_given_and_no_more(
                 "seed": 7,
             },
             {"priority": -1},
+        ),
+        (
+            {
+                "base": "x",
+                "prompt": "x",
+                "loras": [{"job": "job_1", "weight": 0.8}, {"job": "job_2"}],
+            },
+            {"after": "job_3", "deadline_seconds": 90},
         ),
     ]
 

@@ -6,12 +6,13 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 
 from core.config import Settings
 from core.db import migrate
 from core.db.engine import Database
 from core.db.models import Base
+from core.errors import WrongRevision
 from tests.support import jobs as make
 from tests.support.databases import sqlite_url
 
@@ -78,3 +79,36 @@ def test_a_database_that_is_away_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="does not answer"), away.read() as session:
         owners.list_page(session)
     away.dispose()
+
+
+def test_a_process_asks_for_its_own_revision(any_database: Database) -> None:
+    with any_database.write() as session:
+        migrate.require(session, migrate.head())
+        session.execute(text("UPDATE alembic_version SET version_num = '0004'"))
+        with pytest.raises(WrongRevision, match="of revision 0004, this process of") as refused:
+            migrate.require(session, migrate.head())
+    assert (refused.value.status, refused.value.code) == (503, "wrong_revision")
+
+
+def test_a_database_newer_than_the_code_is_left_alone(any_database: Database) -> None:
+    url = any_database.engine.url.render_as_string(hide_password=False)
+    with any_database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(WrongRevision, match="this version does not know"):
+        migrate.upgrade(url)
+    with any_database.read() as session:
+        assert session.scalar(text("SELECT version_num FROM alembic_version")) == "9999"
+
+
+def test_jobs_of_before_are_in_lanes_as_new_ones_are(
+    any_database: Database, settings: Settings
+) -> None:
+    url = any_database.engine.url.render_as_string(hide_password=False)
+    waiting = make.submit(any_database, settings, priority=-2)
+    any_database.dispose()
+    command.downgrade(migrate.alembic_config(url), "0004")
+    migrate.upgrade(url)
+    assert make.reread(any_database, waiting).lane == waiting.lane
+    worker = make.register(any_database, settings)
+    assert make.take(any_database, worker).id == waiting.id
+    assert make.submit(any_database, settings, priority=-2).lane == waiting.lane

@@ -2,15 +2,32 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from itertools import groupby
+from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from core.config import Settings
 from core.db.engine import Database
 from core.db.models import Job, Worker, now
-from core.jobs.claim import claim, is_claimable
-from tests.support.jobs import BASES, history, register, submit, take
+from core.jobs import claim as claim_module
+from core.jobs.attempt import Attempt
+from core.jobs.claim import SHUN_SECONDS, claim, is_claimable
+from core.jobs.order import Head
+from core.jobs.standing import Standing
+from core.workers import devices
+from tests.support.jobs import BASES, SPEC, change, history, register, submit, take
+
+
+def may_claim(database: Database, worker: Worker) -> bool:
+    """Whether there is something for this worker; the look and the claim agree."""
+    with database.write() as session:
+        told = is_claimable(session, worker, BASES)
+        job = claim(session, worker, BASES)
+        session.rollback()
+    assert told == (job is not None)
+    return told
 
 
 def test_a_claim_raises_the_attempt_and_names_the_worker(
@@ -72,6 +89,138 @@ def test_a_job_that_waits_out_a_loss_is_not_claimable(
         assert not is_claimable(session, worker, BASES)
 
 
+def test_owners_take_turns_however_much_one_of_them_asks_for(
+    any_database: Database, settings: Settings
+) -> None:
+    for _ in range(6):
+        submit(any_database, settings, owner="ann")
+    for _ in range(3):
+        submit(any_database, settings, owner="bob")
+    worker = register(any_database, settings)
+    owners = [take(any_database, worker).owner for _ in range(9)]
+    assert [len(list(turns)) for _, turns in groupby(owners[:6])] == [1] * 6
+    assert owners[6:] == ["ann"] * 3
+
+
+def test_the_base_in_memory_is_taken_up_first(any_database: Database, settings: Settings) -> None:
+    cold = submit(any_database, settings, spec=SPEC | {"base": "nano-sdxl"})
+    warm = submit(any_database, settings)
+    worker = register(any_database, settings)
+    with any_database.write() as session:
+        taken = claim(session, worker, BASES, resident=["nano-ssd-1b"])
+    assert taken is not None
+    assert taken.id == warm.id
+    assert take(any_database, worker).id == cold.id
+
+
+def test_a_job_that_a_device_lost_goes_to_another_one(
+    any_database: Database, settings: Settings
+) -> None:
+    here = register(any_database, settings, device="cpu:1")
+    there = register(any_database, settings, device="cpu:2")
+    lost = submit(any_database, settings)
+    change(any_database, lost, shuns=here.device_id, not_before=now())
+    assert not may_claim(any_database, here)
+    assert may_claim(any_database, there)
+    due = now() - timedelta(seconds=SHUN_SECONDS)
+    change(any_database, lost, not_before=due)
+    assert may_claim(any_database, here)  # nobody else wanted it
+
+
+def test_a_device_that_is_shunned_has_the_job_at_last_however_it_came_back(
+    any_database: Database, settings: Settings
+) -> None:
+    here = register(any_database, settings, device="cpu:1")
+    there = register(any_database, settings, device="cpu:2")
+    lost = submit(any_database, settings)
+    change(any_database, lost, shuns=here.device_id)
+    job = take(any_database, there)
+    with any_database.write() as session:
+        Attempt(job.id, job.attempt).give_back(session, "worker_stopped")  # and due at once
+    assert not may_claim(any_database, here)
+    change(any_database, lost, queued_at=now() - timedelta(seconds=SHUN_SECONDS))
+    assert may_claim(any_database, here)
+
+
+@pytest.mark.parametrize("state", ["drained", "quarantined"])
+def test_a_device_that_is_not_open_claims_nothing(
+    any_database: Database, settings: Settings, state: str
+) -> None:
+    submit(any_database, settings)
+    worker = register(any_database, settings)
+    with any_database.write() as session:
+        devices.ensure(session, worker.device_id).state = state
+    assert not may_claim(any_database, worker)
+    with any_database.write() as session:
+        devices.release(session, worker.id)
+    assert may_claim(any_database, worker)
+
+
+def test_what_is_past_its_deadline_is_not_begun_but_goes_on(
+    any_database: Database, settings: Settings
+) -> None:
+    worker, past = register(any_database, settings), now() - timedelta(seconds=1)
+    job = submit(any_database, settings, deadline_seconds=60)
+    change(any_database, job, expires_at=past)
+    assert not may_claim(any_database, worker)
+    change(any_database, job, started_at=past)
+    assert may_claim(any_database, worker)
+
+
+def test_a_job_that_waits_for_another_is_in_no_lane(
+    any_database: Database, settings: Settings
+) -> None:
+    first = submit(any_database, settings)
+    second = submit(any_database, settings, after=first.id)
+    worker = register(any_database, settings)
+    assert take(any_database, worker).id == first.id
+    assert not may_claim(any_database, worker)
+    with any_database.read() as session:
+        assert Standing().positions(session, [second]) == {}
+
+
+def test_a_head_that_somebody_else_just_took_leaves_the_lane_to_us(
+    any_database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(any_database, settings)
+    second = submit(any_database, settings)
+    ours, other = (register(any_database, settings) for _ in range(2))
+    heads_of = claim_module._heads
+
+    def taken_meanwhile(*arguments: Any) -> list[Head]:
+        heads = heads_of(*arguments)
+        with monkeypatch.context() as patch:
+            patch.setattr(claim_module, "_heads", heads_of)
+            claim(arguments[0], other, BASES)
+        return heads
+
+    monkeypatch.setattr(claim_module, "_heads", taken_meanwhile)
+    assert take(any_database, ours).id == second.id
+
+
+def test_a_claim_looks_at_heads_alone(database: Database, settings: Settings) -> None:
+    """Through the partial index, in its order, however long a lane is."""
+    submit(database, settings)
+    worker = register(database, settings)
+    asked: list[tuple[str, Any]] = []
+    event.listen(
+        database.engine,
+        "before_cursor_execute",
+        lambda _connection, _cursor, statement, values, *_: asked.append((statement, values)),
+    )
+    take(database, worker)
+    looks = [(sql, values) for sql, values in asked if sql.startswith("SELECT") and "waits" in sql]
+    assert len(looks) >= 2, "the heads, and the one that is taken"
+    with database.engine.connect() as connection:
+        for sql, values in looks:
+            plan = [
+                str(row[-1])
+                for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values)
+            ]
+            assert any("SEARCH jobs USING INDEX ix_jobs_in_lane (lane=?" in step for step in plan)
+            assert not [step for step in plan if "SCAN jobs" in step or "TEMP B-TREE" in step]
+
+
 @pytest.mark.parametrize("num_workers", [4])
 def test_eight_jobs_and_four_workers_at_once(
     any_database: Database, settings: Settings, num_workers: int
@@ -91,3 +240,13 @@ def test_eight_jobs_and_four_workers_at_once(
     with ThreadPoolExecutor(num_workers) as pool:
         taken = [job_id for ids in pool.map(take_all, workers) for job_id in ids]
     assert sorted(taken) == sorted(submitted)
+
+
+def test_a_clock_that_was_set_back_makes_no_job_wait_for_hours(
+    any_database: Database, settings: Settings
+) -> None:
+    job, worker = submit(any_database, settings), register(any_database, settings)
+    with any_database.write() as session:
+        set_back = update(Job).where(Job.id == job.id).values(not_before=now() + timedelta(hours=2))
+        session.execute(set_back)
+        assert is_claimable(session, worker, BASES)

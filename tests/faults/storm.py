@@ -1,0 +1,160 @@
+"""A storm: many jobs, some workers, and somebody who kills, freezes and flushes at random.
+
+All that happens is drawn from one seed, which is printed; what the machine makes of it is not, so a
+second run meets the same faults at other moments.
+"""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import redis
+from sqlalchemy import select, text
+
+from core.db.engine import Database
+from core.db.models import Device, Event, Job, Worker, is_running
+from core.jobs.states import TERMINAL
+from core.workers import devices
+from tests.faults.place import Place
+from tests.support.server import Server, children_of, descendants_of, wait_until
+from tests.support.server import is_running as lives
+
+FREEZE_SECONDS = 5.0
+"""Longer than the lease of tests."""
+QUIET_SECONDS = (0.5, 2.5)
+"""Between two faults."""
+
+
+@dataclass
+class Damage:
+    """What was done, and to whom."""
+
+    done: Counter[str] = field(default_factory=Counter)
+    blows: list[tuple[str, float]] = field(default_factory=list)
+    """Ids of jobs that lost their worker or runner, and when (seconds since the epoch)."""
+    released: int = 0
+    """Devices that were taken out of quarantine again, as an operator would."""
+
+
+class Storm:
+    """One thread that does damage until it is told to stop."""
+
+    def __init__(
+        self, place: Place, seed: int, quiet_seconds: tuple[float, float] = QUIET_SECONDS
+    ) -> None:
+        self.quiet_seconds = quiet_seconds
+        self.database = place.database
+        self.broker_url = place.broker_url
+        self.random = random.Random(seed)
+        self.damage = Damage()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="storm")
+
+    def __enter__(self) -> Damage:
+        self._thread.start()
+        return self.damage
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        faults: list[Callable[[], None]] = [self.kill_runner, self.kill_worker, self.freeze_worker]
+        if self.broker_url:
+            faults += [self.flush_broker, self.cut_connections]
+        while not self._stopping.wait(self.random.uniform(*self.quiet_seconds)):
+            fault = self.random.choice(faults)
+            with suppress(ProcessLookupError, FileNotFoundError, ValueError):  # it died by itself
+                fault()
+                self.damage.done[fault.__name__] += 1
+            self.release_devices()
+
+    def kill_runner(self) -> None:
+        worker = self._any_worker()
+        (runner,) = children_of(worker.pid)
+        self._strike(worker, lambda: os.kill(runner, signal.SIGKILL))
+
+    def kill_worker(self) -> None:
+        worker = self._any_worker()
+        self._strike(worker, lambda: os.kill(worker.pid, signal.SIGKILL))
+
+    def freeze_worker(self) -> None:
+        """Past its lease; then it wakes up and finds out."""
+        worker = self._any_worker()
+        os.kill(worker.pid, signal.SIGSTOP)
+        self._stopping.wait(FREEZE_SECONDS)
+        os.kill(worker.pid, signal.SIGCONT)
+
+    def flush_broker(self) -> None:
+        with redis.Redis.from_url(self.broker_url) as broker:
+            broker.flushall()
+
+    def cut_connections(self) -> None:
+        """As a restart of the database does."""
+        with self.database.engine.connect() as connection:
+            connection.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+            )
+
+    def release_devices(self) -> None:
+        """Kills of ours look like those of a broken device."""
+        with self.database.write() as session:
+            held = session.scalars(select(Device).where(Device.state != devices.OPEN)).all()
+            for device in held:
+                device.state, device.lost = devices.OPEN, []
+            self.damage.released += len(held)
+
+    def _any_worker(self) -> Worker:
+        with self.database.read() as session:
+            return self.random.choice(session.scalars(select(Worker).where(Worker.ready)).all())
+
+    def _strike(self, worker: Worker, blow: Callable[[], None]) -> None:
+        """Notes whose job was hit."""
+        blow()
+        at = time.time()
+        with self.database.read() as session:
+            hit = session.scalars(select(Job.id).where(is_running, Job.worker_id == worker.id))
+            self.damage.blows += [(job_id, at) for job_id in hit]
+
+
+def recoveries_of(database: Database, damage: Damage) -> list[float]:
+    """Seconds from each blow to the job's next move."""
+    seconds = []
+    with database.read() as session:
+        for job_id, at in damage.blows:
+            moves = session.scalars(
+                select(Event).where(Event.job_id == job_id, Event.type == "state")
+            )
+            after = [event.at.timestamp() - at for event in moves if event.at.timestamp() > at]
+            seconds += [min(after)] if after else []
+    return seconds
+
+
+def wait_for_all(database: Database, job_ids: list[str], seconds: float) -> None:
+    def all_ended() -> bool:
+        with database.read() as session:
+            states = session.execute(select(Job.id, Job.state)).all()
+        return {job_id for job_id, state in states if state in TERMINAL} >= set(job_ids)
+
+    deadline = time.monotonic() + seconds
+    while not all_ended():
+        assert time.monotonic() < deadline, f"after {seconds} s some jobs have not ended"
+        time.sleep(0.2)
+
+
+@contextmanager
+def no_orphans(server: Server) -> Iterator[None]:
+    """I7: when the server ends, so does everything that it ever started."""
+    yield
+    everyone = descendants_of(server.process.pid)
+    assert server.end() == 0
+    wait_until(lambda: not any(map(lives, everyone)), 5.0, "nobody is left")

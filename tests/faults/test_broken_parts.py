@@ -1,0 +1,226 @@
+"""Databases, brokers, disks and devices that are away or broken: what was accepted is done."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import redis
+from sqlalchemy import text
+
+from api.client import ApiError
+from core.jobs.bell import LOOK
+from tests.faults.place import Place, embedded, rack
+from tests.support.server import children_of, is_running
+
+
+def test_a_worker_frozen_past_its_lease_wakes_up_and_writes_nothing(tmp_path: Path) -> None:
+    """F4"""
+    with embedded(tmp_path / "home", "cpu,cpu") as place:
+        job = place.train(steps=150)
+        place.wait_for_step(job, 6)
+        frozen = place.pid_of_worker_of(job)
+        os.kill(frozen, signal.SIGSTOP)
+        place.wait_for(lambda: place.job(job).attempt == 2, "another worker has it", 20)
+        os.kill(frozen, signal.SIGCONT)
+        place.wait_for(lambda: not is_running(frozen), "the one that was given up has ended", 10)
+        place.wait_for_end(job)
+        place.check(accepted=[job])
+
+
+def test_a_second_signal_ends_everything_at_once(tmp_path: Path) -> None:
+    """F5"""
+    with embedded(tmp_path / "home", "cpu") as place:
+        job = place.train(steps=300)
+        place.wait_for_step(job, 6)
+        place.server.process.send_signal(signal.SIGINT)
+        place.server.process.send_signal(signal.SIGINT)
+        assert place.server.process.wait(5) == 0
+        place.server.start_again()
+        place.wait_for_end(job)
+        assert place.job(job).attempt == 2
+        place.check(accepted=[job])
+
+
+def test_a_broker_that_is_flushed_full_of_rubbish_or_away_costs_only_time(tmp_path: Path) -> None:
+    """F6"""
+    with rack(tmp_path / "home", STILLROOM_POLL_SECONDS="1") as place:
+        done = [place.draw()]
+        with redis.Redis.from_url(place.broker_url) as broker:
+            broker.flushall()
+            done.append(place.draw())
+            for _ in range(10):
+                broker.publish(f"/0.{LOOK}", b"rubbish")
+                broker.publish(f"/0.{LOOK}", json.dumps({"body": "e30=", "headers": {}}))
+            done.append(place.draw())
+            place.wait_for_end(*done)
+            broker.shutdown(nosave=True)
+        began = time.monotonic()
+        done += [place.draw(), place.draw()]
+        assert time.monotonic() - began < 5, "a client does not wait for the broker"
+        place.wait_for_end(*done)
+        place.check(accepted=done)
+
+
+def test_a_database_that_loses_every_connection(tmp_path: Path) -> None:
+    """F7"""
+    with rack(tmp_path / "home") as place:
+        job = place.train(steps=150)
+        for step in (10, 40, 70):
+            place.wait_for_step(job, step)
+            with place.database.engine.connect() as connection:
+                connection.execute(
+                    text(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                    )
+                )
+        place.wait_for_end(job)
+        assert place.job(job).attempt == 1
+        place.check(accepted=[job])
+
+
+@pytest.mark.parametrize("seconds", [pytest.param(20, marks=pytest.mark.faults), 5])
+def test_a_database_file_that_somebody_holds_locked(seconds: float, tmp_path: Path) -> None:
+    """F7: longer than the lease of 3 s. The runner stops by itself, and nobody writes twice."""
+    with embedded(tmp_path / "home", "cpu,cpu") as place:
+        job = place.train(steps=150)
+        place.wait_for_step(job, 6)
+        with sqlite3.connect(place.server.settings.sqlite_path, isolation_level=None) as other:
+            other.execute("BEGIN IMMEDIATE")
+            time.sleep(seconds)
+            other.execute("ROLLBACK")
+        other.close()
+        place.wait_for_end(job)
+        place.check(accepted=[job], checkpoint_steps=60)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "code"),
+    [
+        ("segfault", "worker_lost"),
+        ("exit", "worker_lost"),
+        ("spin", "worker_lost"),
+        ("devour", "out_of_memory"),
+        ("no disk", None),
+    ],
+)
+def test_a_job_that_harms_its_runner_harms_nobody_else(
+    prompt: str, code: str | None, tmp_path: Path
+) -> None:
+    """F8, F11, F12"""
+    quick = {"STILLROOM_RETRY_SECONDS": "[0.1]", "STILLROOM_WATCHDOG_SECONDS": "0.5"}
+    with embedded(tmp_path / "home", "cpu,cpu", **quick) as place:
+        poison, healthy = place.draw(prompt), [place.draw() for _ in range(6)]
+        place.wait_for_end(poison, *healthy)
+        error = place.job(poison).error
+        assert (error and error["code"]) == code
+        place.check(accepted=[poison, *healthy], failed=[poison] if code else [])
+
+
+def test_a_device_that_kills_every_job_is_put_in_quarantine(tmp_path: Path) -> None:
+    """F18, F20"""
+    quick = {"STILLROOM_RETRY_SECONDS": "[0.1]", "LIGHT_BROKEN_DEVICE": "cpu:2"}
+    with embedded(tmp_path / "home", "cpu,cpu,cpu,cpu", **quick) as place:
+        jobs = [place.draw() for _ in range(40)]
+        place.wait_for_end(*jobs)
+        lost = [reason for job in jobs for reason in place.reasons(job)]
+        assert lost == ["runner_lost", "device_quarantined"]
+        workers = {worker["device"]: worker for worker in place.client.list_workers()}
+        assert {name for name, worker in workers.items() if worker["quarantined"]} == {"cpu:2"}
+        reason = str(workers["cpu:2"]["reason"])
+        assert all(job in reason for job in jobs if place.reasons(job))
+        place.check(accepted=jobs)
+
+
+def test_a_device_falls_off_the_bus(tmp_path: Path) -> None:
+    """F20: CUDA's errors stick to a process; the job goes on in another one."""
+    with embedded(tmp_path / "home", "cpu", STILLROOM_RETRY_SECONDS="[0.1]") as place:
+        job = place.draw("off the bus")
+        place.wait_for_end(job)
+        assert place.reasons(job) == ["runner_lost"]
+        place.check(accepted=[job])
+
+
+def test_a_second_worker_on_a_device_is_refused(tmp_path: Path) -> None:
+    """F16"""
+    with embedded(tmp_path / "home", "cpu") as place:
+        (worker,) = place.client.list_workers()
+        second = subprocess.run(
+            [sys.executable, "-m", "celery", "--app", "worker.app", "worker", "--pool", "threads"],
+            env={**os.environ, **place.server.environment, "STILLROOM_DEVICE": "cpu"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert second.returncode != 0
+        assert "drives cpu already" in second.stderr
+        assert [each["id"] for each in place.client.list_workers()] == [worker["id"]]
+
+
+def test_a_worker_of_another_revision_claims_nothing_and_says_so(tmp_path: Path) -> None:
+    """F19: somebody has upgraded the database beside workers that still run."""
+    with embedded(tmp_path / "home", "cpu") as place:
+        with place.database.write() as session:
+            (ours,) = session.execute(text("SELECT version_num FROM alembic_version")).one()
+            session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        job = place.draw()
+        place.wait_for(lambda: "of revision 9999" in place.server.log(), "the worker says why", 10)
+        assert place.job(job).state == "queued"
+        with place.database.write() as session:
+            session.execute(text(f"UPDATE alembic_version SET version_num = '{ours}'"))
+        place.wait_for_end(job)
+        place.check(accepted=[job])
+
+
+def test_a_device_that_is_drained_ends_its_job_and_takes_no_other(tmp_path: Path) -> None:
+    with embedded(tmp_path / "home", "cpu") as place:
+        running = place.train(steps=60)
+        place.wait_for_step(running)
+        (worker,) = place.client.list_workers()
+        assert worker["job"] == running
+        assert place.client.drain_worker(worker["id"])["state"] == "drained"
+        waiting = place.draw()
+        place.wait_for_end(running)
+        time.sleep(1)
+        assert place.job(waiting).state == "queued"
+        with pytest.raises(ApiError, match="drained"):
+            place.client.readyz()
+        place.client.release_worker(worker["id"])
+        place.wait_for_end(waiting)
+        place.check(accepted=[running, waiting])
+
+
+def test_a_picture_of_higher_priority_makes_a_training_yield(tmp_path: Path) -> None:
+    with embedded(tmp_path / "home", "cpu") as place:
+        training = place.train(steps=200)
+        place.wait_for_step(training, 6)
+        picture = place.draw(priority=1)
+        place.wait_for_end(picture)
+        assert place.job(training).finished_at is None
+        place.wait_for_end(training)
+        assert place.reasons(training) == ["preempted"]
+        place.check(accepted=[training, picture])
+
+
+def test_an_api_that_is_killed_while_it_takes_jobs_loses_none(tmp_path: Path) -> None:
+    """F13"""
+    with embedded(tmp_path / "home", "cpu,cpu") as place:
+        accepted = []
+        for number in range(60):
+            if number in (15, 40):
+                os.kill(_api_of(place), signal.SIGKILL)
+            accepted.append(place.draw())
+        place.wait_for_end(*accepted)
+        place.check(accepted=accepted)
+
+
+def _api_of(place: Place) -> int:
+    children = children_of(place.server.process.pid)
+    return next(pid for pid in children if "-m\0api\0" in Path(f"/proc/{pid}/cmdline").read_text())

@@ -1,0 +1,34 @@
+"""The supervisor says in a sentence why it does not start."""
+
+import os
+import subprocess
+import sys
+
+from sqlalchemy import text
+
+from core.config import Settings
+from core.db.engine import Database
+
+
+def start(settings: Settings) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "worker.supervisor", "--workers-only"],
+        env={**os.environ, "STILLROOM_HOME": str(settings.root), "STILLROOM_DEVICES": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_database_of_a_later_version_ends_it_with_a_sentence(
+    database: Database, settings: Settings
+) -> None:
+    with database.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    ended = start(settings)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    (sentence,) = [line for line in ended.stderr.splitlines() if line.startswith("The database")]
+    assert "a revision that this version does not know" in sentence
+    assert "start the version of Stillroom that the others run" in sentence
