@@ -157,10 +157,12 @@ async def read_job(
     move without it."""
     look = partial(_look, database, standing, caller, job_id)
     sight = await to_thread.run_sync(look)
-    if wait and sight.is_known(if_none_match):
+    if not wait or sight.has_ended:
+        pass  # nothing will happen to it any more
+    elif sight.is_known(if_none_match):
         moved = await feed.hold(request, caller, sight, Until.MOVED, wait)
         sight = moved or sight
-    elif wait and if_none_match is None and not sight.has_ended:
+    elif if_none_match is None:
         ended = await feed.hold(request, caller, sight, Until.ENDED, wait)
         sight = ended if ended else await to_thread.run_sync(look)
     return sight.answer(if_none_match)

@@ -174,6 +174,15 @@ def test_tags_of_two_jobs_differ(ann: Ann) -> None:
 # An answer that is held
 
 
+def test_what_has_ended_is_not_waited_for(ann: Ann) -> None:
+    job = ann.submit()
+    ann.cancel(job)
+    began = time.monotonic()
+    assert ann.get(f"/v1/jobs/{job}", wait=20).json()["state"] == "cancelled"
+    assert ann.get(f"/v1/jobs/{job}", wait=20, tag=ann.tag(job)).status_code == 304
+    assert time.monotonic() - began < HERE
+
+
 @pytest.mark.parametrize("wait", ["0", "0.9", "31", "-1", "nan", "inf", "x", ""])
 def test_seconds_that_nobody_waits(wait: str, ann: Ann) -> None:
     refused = ann.get(f"/v1/jobs/{ann.submit()}", wait=wait)
