@@ -27,7 +27,7 @@ from tests.support.server import is_running as lives
 
 FREEZE_SECONDS = 5.0
 """Longer than the lease of tests."""
-QUIET_SECONDS = (0.3, 2.0)
+QUIET_SECONDS = (1.5, 5.0)
 """Between two faults."""
 
 
