@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, cast
 from urllib.parse import quote
+from uuid import uuid4
 
 import httpx
 
@@ -43,6 +44,10 @@ class ClientError(Exception):
 
 class NoAnswer(ClientError):
     """Nobody there, or gone while speaking."""
+
+
+class BrokenConnection(NoAnswer):
+    """What was asked for may have been done, or not."""
 
 
 class DamagedDownload(ClientError):
@@ -155,10 +160,19 @@ class Client:
     def generate(self, spec: Mapping[str, Any], **about: Any) -> Job:
         return self.submit("generate", spec, **about)
 
-    def submit(self, kind: str, spec: Mapping[str, Any], **about: Any) -> Job:
+    def submit(
+        self,
+        kind: str,
+        spec: Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        **about: Any,
+    ) -> Job:
         """A new job; ``about`` is what stands beside the spec: name, priority, labels, after,
-        deadline_seconds."""
-        return cast(Job, self._post("/v1/jobs", {"kind": kind, "spec": spec, **about}))
+        deadline_seconds. Under one ``idempotency_key`` it is made once, however often it is sent
+        within a day."""
+        body = {"kind": kind, "spec": spec, **about}
+        return cast(Job, self._make("/v1/jobs", body, idempotency_key))
 
     def rehearse(self, kind: str, spec: Mapping[str, Any]) -> Forecast:
         """What such a job would take, after all checks of ``submit``; nothing is queued."""
@@ -183,11 +197,11 @@ class Client:
 
     def extend(self, job_id: str, steps: int) -> Job:
         """A new job that goes on where a finished training ended, for so many steps more."""
-        return cast(Job, self._post(_path("/v1/jobs", job_id, "extend"), {"steps": steps}))
+        return cast(Job, self._make(_path("/v1/jobs", job_id, "extend"), {"steps": steps}))
 
     def retry(self, job_id: str) -> Job:
         """A new job in place of one that ended without success."""
-        return cast(Job, self._post(_path("/v1/jobs", job_id, "retry")))
+        return cast(Job, self._make(_path("/v1/jobs", job_id, "retry")))
 
     def logs(self, job_id: str, tail: int = 100) -> list[str]:
         """The last lines of its runner, oldest first."""
@@ -352,6 +366,17 @@ class Client:
     def _post(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return self._call("POST", path, json=body)
 
+    def _make(
+        self, path: str, body: Mapping[str, Any] | None = None, key: str | None = None
+    ) -> dict[str, Any]:
+        """A post that makes a row. Under a key, so that it may be sent again if the answer got
+        lost, and makes no second one."""
+        headers = {"Idempotency-Key": key or uuid4().hex}
+        try:
+            return self._call("POST", path, json=body, headers=headers)
+        except BrokenConnection:
+            return self._call("POST", path, json=body, headers=headers)
+
     def _call(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         return self._read(self._send(method, path, **request))
 
@@ -390,7 +415,7 @@ class Client:
         except httpx.TimeoutException as error:
             raise NoAnswer(f"The server at {self.url} does not answer in time.") from error
         except httpx.TransportError as error:
-            raise NoAnswer(f"The connection to {self.url} broke: {error}.") from error
+            raise BrokenConnection(f"The connection to {self.url} broke: {error}.") from error
 
 
 def is_folder(artifact: Artifact) -> bool:

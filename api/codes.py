@@ -28,6 +28,7 @@ CODES: dict[str, str] = {
     "dataset_not_captioned": "Pictures that are to be learnt with captions have none.",
     "base_unknown": "There is no such base model.",
     "layout_mismatch": "A LoRA does not fit the base model.",
+    "idempotency_mismatch": "The `Idempotency-Key` came with another body before.",
     "parent_failed": "A job that this one waits for has ended without success.",
     "does_not_fit": "No device here has the memory that the job takes.",
     "not_a_lora": "The artifact is of another kind.",

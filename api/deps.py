@@ -1,11 +1,13 @@
 """What routes ask for, as aliases that read like prose in their signatures."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
+from hashlib import sha256
 from typing import Annotated
 
 from anyio import CapacityLimiter
-from fastapi import Depends, Query, Request, Security
+from fastapi import Depends, Header, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from starlette.datastructures import UploadFile
 
@@ -19,6 +21,7 @@ from core.db.engine import Database
 from core.errors import BadRequest, InsufficientScope
 from core.jobs.bell import Bell
 from core.jobs.standing import Standing
+from core.owners.idempotency import Request as KeyedRequest
 from core.owners.service import Caller
 
 _bearer = HTTPBearer(auto_error=False, description="A key, as `stillroom keys create` shows it.")
@@ -87,6 +90,30 @@ async def _caller(
 ReaderDep = Annotated[Caller, Security(_caller, scopes=["read"])]
 WriterDep = Annotated[Caller, Security(_caller, scopes=["write"])]
 AdminDep = Annotated[Caller, Security(_caller, scopes=["admin"])]
+
+
+async def _keyed_request(
+    request: Request,
+    caller: WriterDep,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            min_length=1,
+            max_length=255,
+            description="Sent again under the same key within a day, a request makes nothing more: "
+            "it is answered with what it made, and `Idempotency-Replayed: true`.",
+        ),
+    ] = None,
+) -> KeyedRequest | None:
+    if idempotency_key is None:
+        return None
+    sent = json.loads(await request.body() or b"null")
+    canonical = json.dumps(sent, sort_keys=True, separators=(",", ":"))
+    call = f"{request.method} {request.url.path}"
+    return KeyedRequest(caller.owner, call, idempotency_key, sha256(canonical.encode()).hexdigest())
+
+
+KeyedRequestDep = Annotated[KeyedRequest | None, Depends(_keyed_request)]
 
 
 def _changeable(dataset_id: str, caller: WriterDep, database: DatabaseDep) -> None:

@@ -19,7 +19,8 @@
     │   ├── DatasetNotCaptioned
     │   ├── BaseUnknown
     │   ├── LayoutMismatch
-    │   └── DoesNotFit
+    │   ├── DoesNotFit
+    │   └── IdempotencyMismatch
     ├── TooMany               429
     ├── Unavailable           503
     │   ├── WrongRevision
@@ -144,6 +145,10 @@ class DoesNotFit(Unprocessable):
 
 class LayoutMismatch(Unprocessable):
     code = "layout_mismatch"
+
+
+class IdempotencyMismatch(Unprocessable):
+    code = "idempotency_mismatch"
 
 
 class TooMany(ServiceError):

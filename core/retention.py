@@ -16,6 +16,7 @@ from core.db.engine import Database
 from core.db.models import Artifact, Event, Job, JobInput, JobLog, now
 from core.jobs import lanes
 from core.jobs.states import TERMINAL
+from core.owners import idempotency
 from core.periodic import Periodic
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Retention(Periodic):
             self._drop_checkpoints(now() - timedelta(days=self.settings.keep_checkpoints_days))
         if self.settings.keep_jobs_days is not None:
             self._forget_jobs(now() - timedelta(days=self.settings.keep_jobs_days))
+        self._forget_requests()
 
     def _sweep(self, before: datetime) -> None:
         """Files that lost attempts left in the store."""
@@ -76,6 +78,14 @@ class Retention(Periodic):
                     self.store.delete_prefix(folder_of(job_id))
         with self.database.write() as session:
             lanes.forget_empty(session)
+
+    def _forget_requests(self) -> None:
+        """Keys under which clients might have sent something again."""
+        with self.database.read() as session:
+            any_old = idempotency.any_old(session)
+        if any_old:
+            with self.database.write() as session:
+                idempotency.forget_old(session)
 
     def _ended(self, before: datetime, *, swept: int) -> list[str]:
         with self.database.read() as session:

@@ -16,6 +16,7 @@ from api.deps import (
     CursorDep,
     DatabaseDep,
     FeedDep,
+    KeyedRequestDep,
     Limit,
     ReaderDep,
     SettingsDep,
@@ -37,6 +38,7 @@ from api.schemas import (
     Page,
 )
 from api.sight import Sight
+from core import crash
 from core.artifacts import service as artifacts
 from core.config import Settings
 from core.db.engine import Database
@@ -49,6 +51,8 @@ from core.jobs.bell import Bell
 from core.jobs.standing import Standing
 from core.jobs.states import State
 from core.jobs.transition import events_after
+from core.owners.idempotency import Request as KeyedRequest
+from core.owners.idempotency import once
 from core.owners.service import Caller
 from core.specs import AnySpec
 
@@ -82,6 +86,7 @@ async def submit_job(
     bell: BellDep,
     standing: StandingDep,
     feed: FeedDep,
+    keyed: KeyedRequestDep,
     dry_run: Annotated[
         bool, Query(description="All checks, and what it would take; nothing is queued.")
     ] = False,
@@ -96,8 +101,9 @@ async def submit_job(
     if dry_run:
         told = await to_thread.run_sync(_rehearse, database, settings, caller, body)
         return JSONResponse(told.model_dump(mode="json"))
-    sight = await to_thread.run_sync(_submit, database, settings, bell, standing, caller, body)
-    headers = {"Location": f"{router.prefix}/{sight.job_id}"}
+    submit = partial(_submit, database, settings, bell, standing, caller, body, keyed)
+    sight, replayed = await to_thread.run_sync(submit)
+    headers = _made(sight.job_id, replayed)
     seconds = preferences.wait_seconds(prefer)
     if seconds:
         headers["Preference-Applied"] = f"wait={seconds}"
@@ -203,15 +209,17 @@ def extend_job(
     database: DatabaseDep,
     bell: BellDep,
     standing: StandingDep,
+    keyed: KeyedRequestDep,
     response: Response,
 ) -> JobRead:
     """A new job that goes on where a finished training ended. Under a constant schedule it ends as
     one run of all the steps would have."""
     with database.write() as session:
-        job = jobs.extend(session, settings, caller.owner, job_id, steps=body.steps)
+        extend = partial(jobs.extend, session, settings, caller.owner, job_id, steps=body.steps)
+        job, replayed = once(session, keyed, extend, partial(jobs.get, session, caller.owner))
         read = _read(session, standing, job)
     bell.ring()
-    response.headers["Location"] = f"{router.prefix}/{job.id}"
+    response.headers.update(_made(job.id, replayed))
     return read
 
 
@@ -223,15 +231,17 @@ def retry_job(
     database: DatabaseDep,
     bell: BellDep,
     standing: StandingDep,
+    keyed: KeyedRequestDep,
     response: Response,
 ) -> JobRead:
     """A new job in place of one that has failed, was cancelled or has expired. A training goes on
     from where that one was saved."""
     with database.write() as session:
-        job = jobs.retry(session, settings, caller.owner, job_id)
+        retry = partial(jobs.retry, session, settings, caller.owner, job_id)
+        job, replayed = once(session, keyed, retry, partial(jobs.get, session, caller.owner))
         read = _read(session, standing, job)
     bell.ring()
-    response.headers["Location"] = f"{router.prefix}/{job.id}"
+    response.headers.update(_made(job.id, replayed))
     return read
 
 
@@ -305,10 +315,13 @@ def _submit(
     standing: Standing,
     caller: Caller,
     body: JobCreate,
-) -> Sight:
+    keyed: KeyedRequest | None,
+) -> tuple[Sight, bool]:
+    """The job, and whether the same request had made it before."""
     spec = _parsed(body)  # before the database is held
     with database.write() as session:
-        job = jobs.submit(
+        submit = partial(
+            jobs.submit,
             session,
             settings,
             owner=caller.owner,
@@ -319,9 +332,18 @@ def _submit(
             after=body.after,
             deadline_seconds=body.deadline_seconds,
         )
+        job, replayed = once(session, keyed, submit, partial(jobs.get, session, caller.owner))
         sight = Sight.of(session, standing, job)
+        crash.point("inside a submit")
+    crash.point("after a submit")
     bell.ring()
-    return sight
+    return sight, replayed
+
+
+def _made(job_id: str, replayed: bool) -> dict[str, str]:
+    """Headers of an answer that names a new job, or one that the same request had made."""
+    again = {"Idempotency-Replayed": "true"} if replayed else {}
+    return {"Location": f"{router.prefix}/{job_id}", **again}
 
 
 def _rehearse(

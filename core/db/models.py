@@ -72,6 +72,22 @@ class Key(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
+class IdempotencyKey(Base):
+    """A client's own name for a request that makes something: sent again, it makes nothing more."""
+
+    __tablename__ = "idempotency_keys"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    call: Mapped[str] = mapped_column(primary_key=True)
+    """Method and path."""
+    key: Mapped[str] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    """Of the body, as canonical JSON."""
+    made: Mapped[str | None] = mapped_column(String(40))
+    """The id of what it made; None only inside the transaction that makes it."""
+    created_at: Mapped[datetime] = mapped_column(default=now, index=True)
+
+
 class Dataset(Base):
     __tablename__ = "datasets"
 
