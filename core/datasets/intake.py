@@ -12,6 +12,7 @@ from typing import BinaryIO, Literal
 
 from sqlalchemy.orm import Session
 
+from core import crash
 from core.artifacts.store import Store
 from core.config import Settings
 from core.datasets import archives, captions, pictures, service
@@ -207,6 +208,7 @@ class _Batch:
             image = self._row(filename, sha256, picture)
             self._new[sha256] = image
             self._store.put_file(image.store_key, cleaned)
+        crash.point("inside an upload")
         self._ids[sha256] = image.id
         return image.id
 

@@ -13,6 +13,7 @@ from core.jobs.order import Head, in_order
 from core.jobs.states import State
 from core.jobs.transition import move
 from core.workers import devices
+from core.workers import service as workers
 
 KINDS_OF_ROLE: dict[str, tuple[str, ...]] = {
     "any": ("fine_tune", "distill", "generate"),
@@ -34,11 +35,14 @@ have left a lane, and the rows of lanes are seldom written."""
 def claim(
     session: Session, worker: Worker, bases: Collection[str], resident: Collection[str] = ()
 ) -> Job | None:
-    """The next job on one of ``bases``, running under a new attempt of ``worker``; None: nothing.
+    """The next job on one of ``bases``, running under a new attempt of ``worker``; None: nothing,
+    or the worker was given up for dead meanwhile, and nobody would look after what it claims.
 
     Needs a write transaction: on SQLite that one lock, on PostgreSQL the row's, keeps two workers
     from taking the same job.
     """
+    if not workers.is_known(session, worker.id):
+        return None
     at = now()
     for head in in_order(_heads(session, worker, bases, at), resident, at):
         job = _take(session, head, worker, at)

@@ -128,6 +128,13 @@ def forget(session: Session, worker_id: str, beat: int) -> bool:
     )
 
 
+def is_known(session: Session, worker_id: str) -> bool:
+    """Whether it has not been given up; nobody can before this transaction ends."""
+    alive = select(Worker.id).where(Worker.id == worker_id)
+    # against the delete alone: its beats go on
+    return session.scalar(alive.with_for_update(read=True, key_share=True)) is not None
+
+
 def sign_off(session: Session, worker_id: str) -> None:
     """A worker that ends well takes its own row away."""
     session.execute(delete(Worker).where(Worker.id == worker_id))

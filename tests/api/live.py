@@ -68,16 +68,21 @@ Answer = tuple[int, object]
 
 @contextmanager
 def answering(answer: Callable[[str], Answer], *, port: int = 0) -> Iterator[str]:
-    """A server that says what ``answer`` makes of a path: a status, and bytes or JSON."""
+    """A server that says what ``answer`` makes of a path: a status, and bytes or JSON. With status
+    0 it hangs up instead."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             status, body = answer(self.path)
+            if not status:
+                return
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
+
+        do_POST = do_GET
 
         def log_message(self, format: str, *args: object) -> None:
             pass

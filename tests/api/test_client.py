@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from api import client as client_module
@@ -397,3 +398,38 @@ def test_watch_does_not_wait_for_what_will_not_pass() -> None:
         pytest.raises(ApiError, match="There is no job"),
     ):
         client.wait("job_1")
+
+
+def test_a_post_whose_answer_is_lost_is_sent_again_under_the_same_key(
+    live: Live, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the server dies between its commit and its answer."""
+    send = client._http.request
+    lost: list[str] = []
+
+    def lose_the_first(method: str, path: str, **request: Any) -> httpx.Response:
+        answer = send(method, path, **request)
+        if not lost:
+            lost.append(answer.json()["id"])
+            raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
+        return answer
+
+    monkeypatch.setattr(client._http, "request", lose_the_first)
+    job = client.generate({"base": BASE, "prompt": "a robot"})
+    assert [job["id"]] == lost
+
+
+def test_a_server_that_always_hangs_up_is_told_of() -> None:
+    asked: list[str] = []
+
+    def hang_up(path: str) -> Answer:
+        asked.append(path)
+        return 0, b""
+
+    with (
+        answering(hang_up) as url,
+        Client(url) as client,
+        pytest.raises(NoAnswer, match="broke"),
+    ):
+        client.generate({"base": BASE, "prompt": "a robot"})
+    assert asked == ["/v1/jobs"] * 2

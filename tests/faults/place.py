@@ -13,12 +13,22 @@ from api.client import ApiError, Client, NoAnswer
 from core.artifacts.store import Store
 from core.db.engine import Database
 from core.db.models import Artifact, Event, Job, Worker
+from core.ids import new_id
 from tests.support import pictures
 from tests.support.databases import postgres_database
 from tests.support.invariants import Expected, check
 from tests.support.light_runner import CHECKPOINT_EVERY, digest_after
 from tests.support.redis import redis_server
-from tests.support.server import LIGHT, Server, running, wait_until
+from tests.support.server import (
+    LIGHT,
+    Server,
+    children_of,
+    command_of,
+    descendants_of,
+    is_running,
+    running,
+    wait_until,
+)
 
 Answer = TypeVar("Answer")
 END_SECONDS = 90.0
@@ -33,6 +43,12 @@ def insistently(call: Callable[..., Answer], *what: Any, **about: Any) -> Answer
             if isinstance(error, ApiError) and error.status not in (429, 503):
                 raise
             time.sleep(0.3)
+
+
+def submit(client: Client, kind: str, spec: dict[str, Any], **about: Any) -> str:
+    """One job, however often it has to be sent; its id."""
+    key = new_id("req")
+    return insistently(client.submit, kind, spec, idempotency_key=key, **about)["id"]
 
 
 @dataclass
@@ -52,11 +68,11 @@ class Place:
             "instance_prompt": "a sks dog",
             "steps": steps,
         }
-        return insistently(self.client.fine_tune, spec, **about)["id"]
+        return submit(self.client, "fine_tune", spec, **about)
 
     def draw(self, prompt: str = "a dog", **about: Any) -> str:
         spec = {"base": "nano-ssd-1b", "prompt": prompt, "steps": 2}
-        return insistently(self.client.generate, spec, **about)["id"]
+        return submit(self.client, "generate", spec, **about)
 
     def job(self, job_id: str) -> Job:
         with self.database.read() as session:
@@ -65,6 +81,11 @@ class Place:
     def pid_of_worker_of(self, job_id: str) -> int:
         with self.database.read() as session:
             return session.get_one(Worker, self.job(job_id).worker_id).pid
+
+    def pid_of_api(self) -> int:
+        return next(
+            pid for pid in children_of(self.server.process.pid) if "-m\0api\0" in command_of(pid)
+        )
 
     def moves(self, job_id: str) -> list[Event]:
         with self.database.read() as session:
@@ -109,7 +130,7 @@ def embedded(
 ) -> Iterator[Place]:
     with running(home, supervisor, STILLROOM_DEVICES=devices, **environment) as server:
         database = Database.of(server.settings)
-        with place_of(server, database) as place:
+        with no_orphans(server), place_of(server, database) as place:
             yield place
         database.dispose()
 
@@ -124,6 +145,7 @@ def rack(home: Path, devices: str = "cpu,cpu", **environment: str) -> Iterator[P
         }
         with (
             running(home, LIGHT, STILLROOM_DEVICES=devices, **urls, **environment) as server,
+            no_orphans(server),
             place_of(server, database, broker_url) as place,
         ):
             yield place
@@ -135,3 +157,12 @@ def place_of(server: Server, database: Database, broker_url: str = "") -> Iterat
         dataset = client.create_dataset("dog")["id"]
         client.upload(dataset, pictures.write(server.settings.root.parent / "pictures", 2))
         yield Place(server, database, client, dataset, broker_url)
+
+
+@contextmanager
+def no_orphans(server: Server) -> Iterator[None]:
+    """I7: when the server ends, so does everything that it ever started."""
+    yield
+    everyone = descendants_of(server.process.pid)
+    assert server.end() == 0
+    wait_until(lambda: not any(map(is_running, everyone)), 5.0, "nobody is left")

@@ -10,8 +10,8 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import redis
@@ -22,8 +22,7 @@ from core.db.models import Device, Event, Job, Worker, is_running
 from core.jobs.states import TERMINAL
 from core.workers import devices
 from tests.faults.place import Place
-from tests.support.server import Server, children_of, descendants_of, wait_until
-from tests.support.server import is_running as lives
+from tests.support.server import children_of
 
 FREEZE_SECONDS = 5.0
 """Longer than the lease of tests."""
@@ -51,6 +50,7 @@ class Storm:
         self.quiet_seconds = quiet_seconds
         self.database = place.database
         self.broker_url = place.broker_url
+        self.place = place
         self.random = random.Random(seed)
         self.damage = Damage()
         self._stopping = threading.Event()
@@ -65,13 +65,13 @@ class Storm:
         self._thread.join()
 
     def _run(self) -> None:
-        faults: list[Callable[[], None]] = [self.kill_runner, self.kill_worker, self.freeze_worker]
+        faults = [self.kill_runner, self.kill_worker, self.freeze_worker, self.kill_api]
         if self.broker_url:
             faults += [self.flush_broker, self.cut_connections]
         while not self._stopping.wait(self.random.uniform(*self.quiet_seconds)):
             fault = self.random.choice(faults)
             # nobody is there to be hit, or has died by itself meanwhile
-            with suppress(ProcessLookupError, FileNotFoundError, ValueError, IndexError):
+            with suppress(LookupError, StopIteration, OSError, ValueError):
                 fault()
                 self.damage.done[fault.__name__] += 1
             self.release_devices()
@@ -84,6 +84,9 @@ class Storm:
     def kill_worker(self) -> None:
         worker = self._any_worker()
         self._strike(worker, lambda: os.kill(worker.pid, signal.SIGKILL))
+
+    def kill_api(self) -> None:
+        os.kill(self.place.pid_of_api(), signal.SIGKILL)
 
     def freeze_worker(self) -> None:
         """Past its lease; then it wakes up and finds out."""
@@ -150,12 +153,3 @@ def wait_for_all(database: Database, job_ids: list[str], seconds: float) -> None
     while not all_ended():
         assert time.monotonic() < deadline, f"after {seconds} s some jobs have not ended"
         time.sleep(0.2)
-
-
-@contextmanager
-def no_orphans(server: Server) -> Iterator[None]:
-    """I7: when the server ends, so does everything that it ever started."""
-    yield
-    everyone = descendants_of(server.process.pid)
-    assert server.end() == 0
-    wait_until(lambda: not any(map(lives, everyone)), 5.0, "nobody is left")

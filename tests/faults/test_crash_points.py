@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.place import Place, embedded, insistently
+from tests.support import pictures
 from tests.support.server import kill, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -32,6 +33,9 @@ QUICK_LABELS = ["claimed", "after the put", "before the checkpoint's row", "insi
 
 def come_by_every_point(place: Place, mark: Path) -> None:
     """A life with all that befalls a job: its worker dies, it is paused and goes on, it ends."""
+    sent = pictures.write(mark.parent / "sent", 3)
+    dataset = place.client.create_dataset("sent in pieces")["id"]
+    assert insistently(place.client.upload, dataset, sent)["dataset"]["images"] == 3
     drawn, trained = place.draw(), place.train(steps=60)
     place.wait_for_step(trained, 7)
     kill(place.pid_of_worker_of(trained))

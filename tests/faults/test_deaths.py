@@ -16,6 +16,7 @@ from api.client import Client
 from tests.support import pictures
 from tests.support.server import (
     Server,
+    command_of,
     descendants_of,
     is_running,
     kill,
@@ -162,14 +163,10 @@ def test_an_api_that_is_killed_is_replaced_and_the_job_goes_on(
     server: Server, client: Client, dataset: str
 ) -> None:
     job = begin(client, dataset)
-    api = next(pid for pid in descendants_of(server.process.pid) if "-m\0api\0" in command(pid))
+    api = next(pid for pid in descendants_of(server.process.pid) if "-m\0api\0" in command_of(pid))
     kill(api)
     server.wait_until_ready()
     check_it_ended_once(client, job, attempt=1)
-
-
-def command(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_text()
 
 
 def test_a_second_server_on_one_home_is_refused(server: Server) -> None:

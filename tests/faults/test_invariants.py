@@ -15,6 +15,7 @@ from core.db.engine import Database
 from core.db.models import Artifact, Event, Job, JobInput, now
 from core.files.digest import sha256_of
 from core.ids import new_id
+from core.jobs import service as jobs
 from core.jobs.attempt import Attempt
 from tests.support import jobs as make
 from tests.support.invariants import Expected, check
@@ -123,7 +124,7 @@ def a_device_for_two(ended: Ended) -> Expected:
         session.execute(update(Event).where(moved).values(at=now() - timedelta(hours=1)))
         last = update(Event).where(moved, Event.seq == 3)
         session.execute(last.values(at=now() + timedelta(hours=1)))
-    return Expected(accepted=[ended.job.id], cancelled=[other.id])
+    return Expected(accepted=[ended.job.id, other.id], cancelled=[other.id])
 
 
 def still_running(ended: Ended) -> Expected:
@@ -142,6 +143,13 @@ def forgotten(ended: Ended) -> Expected:
             session.execute(delete(table).where(table.job_id == ended.job.id))
         session.execute(delete(Job).where(Job.id == ended.job.id))
     return ended.expected
+
+
+def made_twice(ended: Ended) -> Expected:
+    twin = make.submit(ended.database, ended.settings)
+    with ended.database.write() as session:
+        jobs.cancel(session, twin.owner, twin.id)
+    return Expected(accepted=[ended.job.id], cancelled=[twin.id])
 
 
 def slow(ended: Ended) -> Expected:
@@ -167,6 +175,7 @@ def test_a_job_that_ended_well_violates_nothing(ended: Ended) -> None:
         (still_running, "I7"),
         (failed, "I8"),
         (forgotten, "I9"),
+        (made_twice, "I9"),
         (slow, "I10"),
     ],
 )

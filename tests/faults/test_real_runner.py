@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from core.artifacts.store import Store
-from tests.faults.place import Place, embedded, insistently
-from tests.faults.storm import Storm, no_orphans, recoveries_of, wait_for_all
+from tests.faults.place import Place, embedded, submit
+from tests.faults.storm import Storm, recoveries_of, wait_for_all
 from tests.faults.test_crash_points import labels
 from tests.support.invariants import Expected, check
 from tests.support.server import SUPERVISOR, children_of
@@ -35,7 +35,7 @@ Tell = Callable[[str], None]
 
 def train(place: Place, steps: int, **about: Any) -> str:
     spec = TRAINING | {"dataset": place.dataset, "steps": steps}
-    return insistently(place.client.fine_tune, spec, **about)["id"]
+    return submit(place.client, "fine_tune", spec, **about)
 
 
 def lora_of(place: Place, job_id: str, folder: Path) -> bytes:
@@ -94,7 +94,7 @@ def test_a_runner_that_dies_while_it_saves_goes_on_from_the_save_before(
 def test_sixty_real_jobs_and_somebody_who_kills(tmp_path: Path, tell: Tell) -> None:
     """F15, with the runner that people have."""
     draw = random.Random(1)
-    with embedded(tmp_path / "home", "cpu,cpu", SUPERVISOR) as place, no_orphans(place.server):
+    with embedded(tmp_path / "home", "cpu,cpu", SUPERVISOR) as place:
         began, accepted = time.monotonic(), []
         with Storm(place, seed=1, quiet_seconds=(15, 30)) as damage:
             for _ in range(60):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from api.client import Client
-from tests.faults.place import Place, embedded, insistently, rack
-from tests.faults.storm import Storm, no_orphans, recoveries_of, wait_for_all
+from tests.faults.place import Place, embedded, rack, submit
+from tests.faults.storm import Storm, recoveries_of, wait_for_all
 from tests.support import pictures
 from tests.support.server import Server
 
@@ -35,7 +35,7 @@ def submit_all(server: Server, count: int, seed: int, folder: Path) -> list[str]
     for _ in range(count):
         owner = draw.randrange(OWNERS)
         kind, spec = _some_work(draw, datasets[owner])
-        accepted.append(insistently(clients[owner].submit, kind, spec)["id"])
+        accepted.append(submit(clients[owner], kind, spec))
     for client in clients:
         client.close()
     return accepted
@@ -60,22 +60,19 @@ def _some_work(draw: random.Random, dataset: str) -> tuple[str, dict[str, Any]]:
 
 
 def weather(place: Place, count: int, seed: int, folder: Path, tell: Tell) -> None:
-    with no_orphans(place.server):
-        began = time.monotonic()
-        with Storm(place, seed) as damage:
-            accepted = submit_all(place.server, count, seed, folder)
-            wait_for_all(place.database, accepted, seconds=60 + 0.6 * count)
-        seconds = time.monotonic() - began
-        recoveries = sorted(recoveries_of(place.database, damage))
-        tell(
-            f"storm of seed {seed}, {'PostgreSQL and Redis' if place.broker_url else 'SQLite'}: "
-            f"{len(accepted)} jobs in {seconds:.0f} s; {dict(damage.done)}; "
-            f"{len(damage.blows)} blows hit a job, back after "
-            f"{_spread(recoveries)}; {damage.released} devices released"
-        )
-        place.check(
-            accepted=accepted, recoveries_seconds=recoveries, recovery_seconds=RECOVERY_SECONDS
-        )
+    began = time.monotonic()
+    with Storm(place, seed) as damage:
+        accepted = submit_all(place.server, count, seed, folder)
+        wait_for_all(place.database, accepted, seconds=60 + 0.6 * count)
+    seconds = time.monotonic() - began
+    recoveries = sorted(recoveries_of(place.database, damage))
+    tell(
+        f"storm of seed {seed}, {'PostgreSQL and Redis' if place.broker_url else 'SQLite'}: "
+        f"{len(accepted)} jobs in {seconds:.0f} s; {dict(damage.done)}; "
+        f"{len(damage.blows)} blows hit a job, back after "
+        f"{_spread(recoveries)}; {damage.released} devices released"
+    )
+    place.check(accepted=accepted, recoveries_seconds=recoveries, recovery_seconds=RECOVERY_SECONDS)
 
 
 def _spread(seconds: list[float]) -> str:

@@ -136,6 +136,10 @@ def descendants_of(pid: int) -> list[int]:
     return children + [each for child in children for each in descendants_of(child)]
 
 
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 

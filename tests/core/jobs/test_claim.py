@@ -1,5 +1,6 @@
 """Who gets which job, and that nobody else gets it too."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import groupby
@@ -15,8 +16,10 @@ from core.jobs import claim as claim_module
 from core.jobs.attempt import Attempt
 from core.jobs.claim import SHUN_SECONDS, claim, is_claimable
 from core.jobs.order import Head
+from core.jobs.reaper import Reaper
 from core.jobs.standing import Standing
 from core.workers import devices
+from core.workers import service as workers
 from tests.support.jobs import BASES, SPEC, change, history, register, submit, take
 
 
@@ -250,3 +253,39 @@ def test_a_clock_that_was_set_back_makes_no_job_wait_for_hours(
         set_back = update(Job).where(Job.id == job.id).values(not_before=now() + timedelta(hours=2))
         session.execute(set_back)
         assert is_claimable(session, worker, BASES)
+
+
+def test_a_worker_that_was_given_up_claims_nothing(
+    any_database: Database, settings: Settings
+) -> None:
+    """It was frozen, and has not beaten since. A job of its own would have been nobody's."""
+    submit(any_database, settings)
+    worker = register(any_database, settings)
+    with any_database.write() as session:
+        assert workers.forget(session, worker.id, beat=worker.beat)
+    with any_database.write() as session:
+        assert claim(session, worker, BASES) is None
+
+
+def test_who_is_given_up_at_a_claim_gives_back_what_it_claimed(
+    any_database: Database, settings: Settings
+) -> None:
+    """Either the claim comes first, and its job is found; or it finds nothing."""
+    job = submit(any_database, settings)
+    worker = register(any_database, settings)
+    reaper = Reaper(any_database, settings)  # whose lock nobody holds: dead
+    claimed, buried = threading.Event(), threading.Event()
+
+    def bury() -> None:
+        claimed.wait(10)
+        reaper.look()
+        buried.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        burial = pool.submit(bury)
+        with any_database.write() as session:
+            assert claim(session, worker, BASES) is not None
+            claimed.set()
+            assert not buried.wait(0.3), "who buries waits for the claim"
+        burial.result(10)
+    assert history(any_database, job) == ["queued", "running", "queued"]
