@@ -78,6 +78,7 @@ def _start(app: FastAPI, settings: Settings, stack: ExitStack) -> None:
     app.state.database = database
     app.state.store = Store.of(settings)
     app.state.bell = bell_of(settings)
+    stack.callback(app.state.bell.close)
     app.state.standing = Standing()
     for routine in (Reaper(database, settings), Retention(database, app.state.store, settings)):
         routine.start()

@@ -1,6 +1,7 @@
 """The bell: tells idle workers to look, after a commit. It carries nothing and may be lost."""
 
 import logging
+import threading
 from typing import TYPE_CHECKING, Protocol
 
 from core.config import Settings
@@ -17,11 +18,12 @@ LOOK = "stillroom.look"
 EXPIRES_SECONDS = 60
 _CONNECT_SECONDS = 1.0
 _IMPATIENT = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
-"""One more try after a tenth of a second: a client waits for its answer meanwhile."""
+"""One more try after a tenth of a second: later, others have come, or the workers have looked."""
 
 
 class Bell(Protocol):
     def ring(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class SilentBell:
@@ -30,18 +32,43 @@ class SilentBell:
     def ring(self) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
 
 class BrokerBell:
-    """A fanout message, so that a busy worker cannot swallow the only copy."""
+    """A fanout message, so that a busy worker cannot swallow the only copy.
+
+    A thread sends it: a broker that is away or says nothing keeps no client waiting, and what was
+    committed while a message was on its way is one more message.
+    """
 
     def __init__(self, broker_url: str) -> None:
         self.broker_url = broker_url
         self._app: Celery | None = None
+        self._rung = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="bell", daemon=True)
+        self._thread.start()
 
     def ring(self) -> None:
-        """Never fails and never waits long: workers look by themselves every few seconds."""
-        from kombu.exceptions import OperationalError
+        """Never fails and never waits: workers look by themselves every few seconds."""
+        self._rung.set()
 
+    def close(self) -> None:
+        """What was rung and not sent yet is left to those looks."""
+        self._closing = True
+        self._rung.set()
+
+    def _run(self) -> None:
+        while True:
+            self._rung.wait()
+            if self._closing:
+                return
+            self._rung.clear()
+            self._send()
+
+    def _send(self) -> None:
         try:
             self._connected().send_task(
                 LOOK,
@@ -51,7 +78,7 @@ class BrokerBell:
                 expires=EXPIRES_SECONDS,
                 retry=False,
             )
-        except (OperationalError, OSError) as error:
+        except Exception as error:  # whatever it was, this thread goes on
             log.warning("the broker does not hear the bell: workers will poll: %s", error)
 
     def _connected(self) -> "Celery":

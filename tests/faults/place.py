@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,10 @@ from tests.support.server import (
 
 Answer = TypeVar("Answer")
 END_SECONDS = 90.0
+
+
+Where = Callable[..., AbstractContextManager["Place"]]
+"""``embedded`` or ``rack``."""
 
 
 def insistently(call: Callable[..., Answer], *what: Any, **about: Any) -> Answer:
@@ -110,7 +114,8 @@ class Place:
         """Every invariant, and the digest of every training."""
         told = Expected(**{"checkpoint_steps": CHECKPOINT_EVERY} | expected)
         store = Store.of(self.server.settings)
-        assert check(self.database, store, told) == []
+        found = check(self.database, store, told)
+        assert not found, found
         check_digests(self.database, store)
 
 

@@ -16,10 +16,10 @@ from sqlalchemy import URL, make_url
 
 from core.db import migrate
 from core.db.engine import Database
-from tests.faults.place import place_of
+from tests.faults.place import Place, no_orphans, place_of
 from tests.support.databases import postgres_database
 from tests.support.proxy import proxy_to
-from tests.support.redis import redis_server
+from tests.support.redis import redis_server, socket_of
 from tests.support.server import LIGHT, running
 
 LEASE_SECONDS = 3.0
@@ -105,6 +105,47 @@ def test_a_host_that_is_cut_off_from_the_database(tmp_path: Path) -> None:
             finally:
                 far.terminate()
                 assert far.wait(30) == 0
+
+
+def test_a_broker_behind_a_network_that_is_cut_or_swallows_all(tmp_path: Path) -> None:
+    """F17: jobs are begun by the look every few seconds, and by the bell when it is heard again."""
+    with (
+        postgres_database() as database,
+        redis_server(tmp_path),
+        proxy_to(socket_of(tmp_path)) as proxy,
+    ):
+        urls = {
+            "STILLROOM_DATABASE_URL": database.engine.url.render_as_string(hide_password=False),
+            "STILLROOM_BROKER_URL": f"redis://127.0.0.1:{proxy.port}/0",
+        }
+        with (
+            running(tmp_path / "home", LIGHT, STILLROOM_POLL_SECONDS="3", **urls) as server,
+            no_orphans(server),
+            place_of(server, database, urls["STILLROOM_BROKER_URL"]) as place,
+        ):
+            done = [place.draw()]
+            for disturb in (proxy.cut, proxy.hush):
+                disturb()
+                began = time.monotonic()
+                done += [place.draw(), place.draw()]
+                assert time.monotonic() - began < 2, "no client waits for the broker"
+                place.wait_for_end(*done)
+                proxy.mend()
+                place.wait_for(lambda: hears_the_bell(place, done), "the bell is heard", 60)  # noqa: B023  # called at once
+            place.check(accepted=done)
+
+
+def hears_the_bell(place: Place, done: list[str]) -> bool:
+    """Whether jobs that come now wait for no look: of two in a row the second one cannot meet one
+    by chance."""
+    waits = []
+    for _ in range(2):
+        done.append(place.draw())
+        place.wait_for_end(done[-1])
+        job = place.job(done[-1])
+        assert job.started_at
+        waits.append((job.started_at - job.created_at).total_seconds())
+    return max(waits) < 1.0
 
 
 def test_a_disk_that_is_full_for_a_while(tmp_path: Path) -> None:

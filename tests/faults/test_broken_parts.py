@@ -16,13 +16,16 @@ from sqlalchemy import text
 
 from api.client import ApiError
 from core.jobs.bell import LOOK
-from tests.faults.place import embedded, rack
-from tests.support.server import is_running
+from tests.faults.place import Where, embedded, rack
+from tests.support.server import children_of, is_running, kill
 
 
-def test_a_worker_frozen_past_its_lease_wakes_up_and_writes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", [embedded, pytest.param(rack, marks=pytest.mark.faults)])
+def test_a_worker_frozen_past_its_lease_wakes_up_and_writes_nothing(
+    where: Where, tmp_path: Path
+) -> None:
     """F4"""
-    with embedded(tmp_path / "home", "cpu,cpu") as place:
+    with where(tmp_path / "home", "cpu,cpu") as place:
         job = place.train(steps=150)
         place.wait_for_step(job, 6)
         frozen = place.pid_of_worker_of(job)
@@ -222,3 +225,29 @@ def test_an_api_that_is_killed_while_it_takes_jobs_loses_none(tmp_path: Path) ->
         place.wait_for_end(*accepted)
         place.check(accepted=accepted)
         assert len(set(accepted)) == 60
+
+
+@pytest.mark.parametrize("jump_seconds", [-7200.0, 7200.0])
+def test_a_wall_clock_that_is_set_costs_nothing(jump_seconds: float, tmp_path: Path) -> None:
+    """F9: under all processes at once, while jobs run, wait and have been lost; and back again."""
+    clock = tmp_path / "clock"
+    clock.write_text("0")
+    with embedded(tmp_path / "home", "cpu,cpu", SHIFTED_CLOCK=str(clock)) as place:
+        jobs = [place.train(steps=150), place.draw()]
+        place.wait_for_step(jobs[0], 6)
+        for off_seconds in (jump_seconds, 0.0):
+            replacing_text(clock, str(off_seconds))
+            jobs += [place.draw(), place.train(steps=20)]
+            attempt = place.job(jobs[0]).attempt
+            (runner,) = children_of(place.pid_of_worker_of(jobs[0]))
+            kill(runner)
+            place.wait_for(lambda: place.job(jobs[0]).attempt > attempt, "it goes on", 30)  # noqa: B023  # called at once
+        place.wait_for_end(*jobs)
+        place.check(accepted=jobs, is_clock_steady=False)
+
+
+def replacing_text(path: Path, text: str) -> None:
+    """At once: somebody reads it all the time."""
+    aside = path.with_suffix(".new")
+    aside.write_text(text)
+    aside.replace(path)

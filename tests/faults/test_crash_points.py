@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.place import Place, embedded, insistently
+from tests.faults.place import Place, Where, embedded, insistently, rack
 from tests.support import pictures
 from tests.support.server import kill, wait_until
 
@@ -28,7 +28,7 @@ def labels() -> list[str]:
 
 
 LIGHT_LABELS = [label for label in labels() if not label.startswith(_IN_A_TRAINING)]
-QUICK_LABELS = ["claimed", "after the put", "before the checkpoint's row", "inside success"]
+QUICK_LABELS = ["after a submit", "claimed", "after the put", "inside success"]
 
 
 def come_by_every_point(place: Place, mark: Path) -> None:
@@ -36,7 +36,7 @@ def come_by_every_point(place: Place, mark: Path) -> None:
     sent = pictures.write(mark.parent / "sent", 3)
     dataset = place.client.create_dataset("sent in pieces")["id"]
     assert insistently(place.client.upload, dataset, sent)["dataset"]["images"] == 3
-    drawn, trained = place.draw(), place.train(steps=60)
+    drawn, trained = place.draw(), place.train(steps=200)
     place.wait_for_step(trained, 7)
     kill(place.pid_of_worker_of(trained))
     place.wait_for(lambda: len(place.moves(trained)) >= 4, "it is begun again")
@@ -50,9 +50,9 @@ def come_by_every_point(place: Place, mark: Path) -> None:
     place.check(accepted=[drawn, trained, later])
 
 
-def walk(label: str, tmp_path: Path) -> None:
+def walk(label: str, where: Where, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    with embedded(tmp_path / "home", "cpu") as place:
+    with where(tmp_path / "home", "cpu") as place:
         place.server.end()
         place.server.environment |= {
             "STILLROOM_CRASH_AT": label,
@@ -64,10 +64,13 @@ def walk(label: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("label", QUICK_LABELS)
 def test_a_process_that_dies_there_costs_nothing(label: str, tmp_path: Path) -> None:
-    walk(label, tmp_path)
+    walk(label, embedded, tmp_path)
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("label", [each for each in LIGHT_LABELS if each not in QUICK_LABELS])
-def test_a_process_that_dies_anywhere_costs_nothing(label: str, tmp_path: Path) -> None:
-    walk(label, tmp_path)
+@pytest.mark.parametrize("label", LIGHT_LABELS)
+@pytest.mark.parametrize("where", [embedded, rack])
+def test_a_process_that_dies_anywhere_costs_nothing(
+    label: str, where: Where, tmp_path: Path
+) -> None:
+    walk(label, where, tmp_path)

@@ -2,14 +2,16 @@
 
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from core.artifacts.store import Store
 from core.config import Settings
+from core.db.engine import Database
 from core.db.models import Job, Worker
 from core.errors import WrongState
 from core.jobs import service as jobs
@@ -18,7 +20,7 @@ from core.jobs.claim import claim
 from core.jobs.reaper import Reaper
 from core.jobs.states import TERMINAL
 from tests.support import jobs as make
-from tests.support.databases import sqlite_database
+from tests.support.databases import postgres_database, sqlite_database
 from tests.support.invariants import Expected, check
 
 NUM_WORKERS = 2
@@ -34,12 +36,15 @@ class Interleavings(RuleBasedStateMachine):
         folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
         self.settings = Settings(home=folder / "home")
         self.settings.prepare()
-        self.database = self.stack.enter_context(sqlite_database(self.settings.sqlite_path))
+        self.database = self.stack.enter_context(self.new_database())
         self.workers = [self._new_worker(number) for number in range(NUM_WORKERS)]
         self.held: dict[int, Attempt] = {}
         self.late: list[Attempt] = []
         """Attempts whose worker was given up, and which do not know it."""
         self.accepted: list[str] = []
+
+    def new_database(self) -> AbstractContextManager[Database]:
+        return sqlite_database(self.settings.sqlite_path)
 
     def _new_worker(self, number: int) -> Worker:
         return make.register(self.database, self.settings, device=f"cpu:{number}")
@@ -143,3 +148,16 @@ Interleavings.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow],
 )
 TestInterleavings = Interleavings.TestCase
+
+
+class OnPostgres(Interleavings):
+    def new_database(self) -> AbstractContextManager[Database]:
+        return postgres_database()
+
+
+OnPostgres.TestCase.settings = Interleavings.TestCase.settings
+
+
+@pytest.mark.faults
+class TestInterleavingsOnPostgres(OnPostgres.TestCase):  # type: ignore
+    """The same."""

@@ -3,14 +3,13 @@
 import random
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from api.client import Client
-from tests.faults.place import Place, embedded, rack, submit
+from tests.faults.place import Place, Where, embedded, rack, submit
 from tests.faults.storm import Storm, recoveries_of, wait_for_all
 from tests.support import pictures
 from tests.support.server import Server
@@ -20,7 +19,6 @@ RECOVERY_SECONDS = 6.0
 frozen worker's lease is 3 s."""
 OWNERS = 5
 Tell = Callable[[str], None]
-Where = Callable[..., AbstractContextManager[Place]]
 
 
 def submit_all(server: Server, count: int, seed: int, folder: Path) -> list[str]:

@@ -1,5 +1,9 @@
-"""`python -m worker.supervisor`, whose workers have the light runner."""
+"""`python -m worker.supervisor`, whose workers have the light runner and a clock to be set."""
 
+import os
+import sys
+
+from tests.support.shifted_clock import VARIABLE
 from worker import supervisor
 from worker.device import Device
 from worker.supervisor import Child
@@ -13,6 +17,12 @@ def worker_child(pinned: Device) -> Child:
     return child
 
 
+def api_child() -> Child:
+    return Child("api", [sys.executable, "-m", "tests.support.light_api"], {})
+
+
 if __name__ == "__main__":
     supervisor.worker_child = worker_child
+    if VARIABLE in os.environ:
+        supervisor.api_child = api_child
     supervisor.main()

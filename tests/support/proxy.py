@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class Proxy:
-    """Passes bytes on from a TCP port to a server's socket file, until it is cut."""
+    """Passes bytes on from a TCP port to a server's socket file, until it is cut or hushed."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -18,6 +18,8 @@ class Proxy:
         self._ends: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._is_cut = False
+        self._flows = threading.Event()
+        self._flows.set()
         threading.Thread(target=self._accept, name="proxy", daemon=True).start()
 
     def cut(self) -> None:
@@ -28,12 +30,18 @@ class Proxy:
                 _hang_up(end)
             self._ends.clear()
 
+    def hush(self) -> None:
+        """Every connection stays, and no byte comes through."""
+        self._flows.clear()
+
     def mend(self) -> None:
         with self._lock:
             self._is_cut = False
+        self._flows.set()
 
     def close(self) -> None:
         self.cut()
+        self._flows.set()
         _hang_up(self._listener)
         self._listener.close()
 
@@ -58,6 +66,7 @@ class Proxy:
     def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
+                self._flows.wait()
                 sink.sendall(data)
         _hang_up(sink)
         with self._lock:

