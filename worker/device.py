@@ -1,5 +1,6 @@
 """The devices of this host, their roles, and pinning a process to one before torch is imported."""
 
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -68,8 +69,9 @@ def parse(devices: str, list_uuids: Callable[[], Sequence[str]] = cuda_uuids) ->
 
 
 def parse_pinned(word: str) -> Device:
-    """A worker's own device as its supervisor wrote it, without asking the driver again."""
-    return _parse_one(word, lambda: [""] * 1024)
+    """A worker's own device as ``Device.environment`` has it, without asking the driver again."""
+    device = _parse_one(word, lambda: [""] * 1024)
+    return device if device.is_cpu else replace(device, uuid=os.environ["CUDA_VISIBLE_DEVICES"])
 
 
 def _parse_one(word: str, list_uuids: Callable[[], Sequence[str]]) -> Device:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Callable
 
 from core import bases
@@ -47,6 +48,7 @@ class Station:
         self.worker_id = new_id("wrk")
         self.database = Database.of(settings)
         self.device_lock = _take_device(settings, self.device)
+        self.card = None if self.device.is_cpu else _take_card(self.device)
         self.lock = _take_own(settings, self.worker_id)
         scratch.sweep(settings.scratch_path, settings.run_path)
         self.link = Link(self.lock, self._runner_changed)
@@ -87,6 +89,8 @@ class Station:
         except Unavailable:
             log.warning("could not sign off: the reaper will find the lock free")
         self.lock.path.unlink(missing_ok=True)
+        if self.card is not None:
+            self.card.close()
         self.database.dispose()
 
     def _register(self) -> Worker:
@@ -150,6 +154,21 @@ def _take_device(settings: Settings, device: Device) -> LockFile:
         other = ": name a share of your own, such as cpu:7" if device.is_cpu else ""
         raise DeviceTaken(f"another worker of {settings.root} drives {device.name} already{other}")
     return lock
+
+
+def _take_card(device: Device) -> socket.socket:
+    """Its name on this host, whoever drives it and from whatever home. Of sockets without a file
+    the kernel keeps each name once, and takes it back when the process is dead."""
+    card = socket.socket(socket.AF_UNIX)
+    try:
+        card.bind(f"\0stillroom/{device.uuid}")
+    except OSError as error:
+        card.close()
+        raise DeviceTaken(
+            f"another worker of this host drives {device.name} ({device.uuid}) from a home of its "
+            "own: end it first, or name another card"
+        ) from error
+    return card
 
 
 def _take_own(settings: Settings, worker_id: str) -> LockFile:

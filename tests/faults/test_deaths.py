@@ -13,7 +13,10 @@ import pytest
 
 from api.answers import Job
 from api.client import Client
+from core.artifacts.store import Store
+from core.db.engine import Database
 from tests.support import pictures
+from tests.support.invariants import Expected, check
 from tests.support.server import (
     Server,
     command_of,
@@ -27,11 +30,26 @@ from tests.support.server import (
 RECOVERY_SECONDS = 3.0
 """From a death on this host to the job's return to the queue (invariant I10)."""
 
+LONGEST = 40
+"""Steps of a training here: most are saved only when they are told to end."""
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with running(tmp_path_factory.mktemp("faults") / "home") as server:
         yield server
+        check_every_promise(server)
+
+
+def check_every_promise(server: Server) -> None:
+    """Of the queue, whatever happened to it."""
+    with server.client() as client:
+        accepted = [job["id"] for job in client.list_jobs()]
+    database = Database.of(server.settings)
+    told = Expected(accepted=accepted, checkpoint_steps=LONGEST)
+    found = check(database, Store.of(server.settings), told)
+    database.dispose()
+    assert not found, found
 
 
 @pytest.fixture

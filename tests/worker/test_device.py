@@ -50,7 +50,7 @@ def test_what_cannot_be_meant_is_said(devices: str, match: str) -> None:
         parse(devices, list_cards)
 
 
-def test_a_pinned_process_sees_one_card_by_its_uuid() -> None:
+def test_a_pinned_process_sees_one_card_by_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = Device("cuda:1", "train", "GPU-bbb").environment()
     assert environment == {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
@@ -58,8 +58,9 @@ def test_a_pinned_process_sees_one_card_by_its_uuid() -> None:
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "STILLROOM_DEVICE": "cuda:1=train",
     }
-    assert parse_pinned("cuda:1=train").name == "cuda:1"
-    assert parse_pinned("cuda:1=train").role == "train"
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert parse_pinned("cuda:1=train") == Device("cuda:1", "train", "GPU-bbb")
 
 
 def test_a_process_on_the_cpu_sees_no_card() -> None:
