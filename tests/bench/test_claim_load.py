@@ -35,6 +35,10 @@ MAX_POSITIONS_RATIO = 40.0
 SQLite, 100 ms on PostgreSQL before a vacuum (19 times what 100 take). A count is used for ten times
 what it took, so it is the p99 that tells of it, and not the median."""
 
+OTHERS_SHARE = 0.95
+"""One commit in a hundred writes SQLite's log back into the file, and to more places of a larger
+one (6 ms instead of 3): of what is no claim, the p99 would tell of that alone."""
+
 HOLD_SECONDS = 600.0
 HISTORY = 200_000
 AT_ONCE = 1_000
@@ -147,8 +151,10 @@ def test_a_long_queue(kind: str, tmp_path: Path, tell: Callable[[str], None]) ->
     tell(f"{kind}, with {', '.join(map(str, SIZES))} jobs waiting, p50/p99 in ms:")
     for look, ratio in ratios.items():
         tell(f"  {look}: {', '.join(told(queue, look) for queue in queues)}; p99 x {ratio:.2f}")
+    assert ratios["claim"] < MAX_RATIO
     assert ratios.pop("positions") < MAX_POSITIONS_RATIO
-    assert max(ratios.values()) < MAX_RATIO, ratios
+    others = {look: long.ms(look, OTHERS_SHARE) / short.ms(look, OTHERS_SHARE) for look in ratios}
+    assert max(others.values()) < MAX_RATIO, others
 
 
 @pytest.mark.bench
