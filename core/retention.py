@@ -111,7 +111,24 @@ def forget(session: Session, job_id: str) -> bool:
 
 
 def _is_needed(session: Session, job_id: str) -> bool:
-    """Whether a job that has not ended reads this one or what it made."""
+    """Whether a job that has not ended reads this one or what it made, or one that has may yet be
+    taken up again from a checkpoint of this one's."""
+    return _is_read(session, job_id) or _lends_a_checkpoint(session, job_id)
+
+
+def _lends_a_checkpoint(session: Session, job_id: str) -> bool:
+    """To a job that followed this one, and saved nothing of its own before it ended."""
+    followers = select(Job.checkpoints).join(JobInput, JobInput.job_id == Job.id)
+    followers = followers.where(JobInput.kind == "job", JobInput.input_id == job_id)
+    return any(
+        file["store_key"].startswith(folder_of(job_id))
+        for checkpoints in session.scalars(followers)
+        for checkpoint in checkpoints
+        for file in checkpoint["files"]
+    )
+
+
+def _is_read(session: Session, job_id: str) -> bool:
     made = select(Artifact.id).where(Artifact.job_id == job_id)
     needing = (
         select(JobInput.job_id)

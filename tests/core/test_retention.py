@@ -142,7 +142,7 @@ def test_checkpoints_of_ended_jobs_go_with_time(
 def test_a_checkpoint_stays_for_those_that_go_on_from_it(
     any_database: Database, settings: Settings, worker: Worker, store: Store
 ) -> None:
-    """And for those that go on from them, although these have ended."""
+    """And for those that went on from it and saved nothing, as long as they may be retried."""
     job = train(any_database, settings, worker, store)
     saved = job.checkpoints[0]["files"][0]
     fail(any_database, job)
@@ -159,6 +159,12 @@ def test_a_checkpoint_stays_for_those_that_go_on_from_it(
     with any_database.write() as session:
         jobs.cancel(session, "ada", third.id)
     look(any_database, settings)
+    assert is_kept(store, saved)
+    for follower in (second, third):
+        age(any_database, follower, 8 * DAY)
+    for _ in range(3):  # sweeps the two, drops what they hold, then what it was lent from
+        look(any_database, settings)
+    assert reread(any_database, third).checkpoints == []
     assert not is_kept(store, saved)
 
 
