@@ -109,7 +109,7 @@ async def _keyed_request(
         return None
     sent = json.loads(await request.body() or b"null")
     canonical = json.dumps(sent, sort_keys=True, separators=(",", ":"))
-    call = f"{request.method} {request.url.path}"
+    call = f"{request.method} {request.url.path}"[:255]  # longer ones name nothing that is here
     return KeyedRequest(caller.owner, call, idempotency_key, sha256(canonical.encode()).hexdigest())
 
 

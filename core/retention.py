@@ -5,9 +5,10 @@ look finds again; two that look at once do the same work twice.
 """
 
 import logging
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import and_, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.artifacts.store import Store
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 60.0
 _AT_ONCE = 50
-"""Jobs in one look."""
+"""Jobs read at once."""
 
 UNSWEPT, SWEPT, LIGHT = 0, 1, 2
 """Of ``jobs.swept``: files of lost attempts may lie about; none do; nor are there checkpoints."""
@@ -87,10 +88,20 @@ class Retention(Periodic):
             with self.database.write() as session:
                 idempotency.forget_old(session)
 
-    def _ended(self, before: datetime, *, swept: int) -> list[str]:
-        with self.database.read() as session:
-            query = select(Job.id).where(Job.swept == swept, Job.finished_at < before)
-            return list(session.scalars(query.order_by(Job.finished_at).limit(_AT_ONCE)))
+    def _ended(self, before: datetime, *, swept: int) -> Iterator[str]:
+        """The oldest first. In pages that begin after the last one, whatever became of those."""
+        ended = select(Job.finished_at, Job.id).where(Job.swept == swept, Job.finished_at < before)
+        ended = ended.order_by(Job.finished_at, Job.id).limit(_AT_ONCE)
+        query = ended
+        while True:
+            with self.database.read() as session:
+                page = session.execute(query).all()
+            yield from (job_id for _, job_id in page)
+            if len(page) < _AT_ONCE:
+                return
+            at, last_id = page[-1]
+            later = or_(Job.finished_at > at, and_(Job.finished_at == at, Job.id > last_id))
+            query = ended.where(later)
 
 
 def folder_of(job_id: str) -> str:

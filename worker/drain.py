@@ -60,6 +60,8 @@ class Turn:
     pace: Pace
     wish: Wish | None = None
     wished_at: float = 0.0
+    is_handed_over: bool = False
+    """The runner has it."""
     makes_way: bool = False
     hangs: bool = False
 
@@ -88,6 +90,12 @@ class Drain:
     @property
     def is_busy(self) -> bool:
         return self._one.locked()
+
+    @property
+    def job(self) -> str | None:
+        """What runs here."""
+        turn = self._turn
+        return turn.job.id if turn else None
 
     def until_empty(self) -> None:
         """Runs what can be claimed. Returns at once when another thread is at it already."""
@@ -140,6 +148,11 @@ class Drain:
         self._stopping.set()
         self.link.stop(save=True)
 
+    def wait_until_idle(self, seconds: float) -> None:
+        """Until what runs has been written down: a drain may run in any thread."""
+        if self._one.acquire(timeout=seconds):
+            self._one.release()
+
     def has_work(self) -> bool:
         """Whether there is something for this worker to claim; a look that writes nothing."""
         if not self._has_room():
@@ -177,6 +190,7 @@ class Drain:
 
     def _work_on(self, job: Job) -> None:
         log.info("claimed a %s job", job.kind)
+        self._turn = turn = Turn(job, Pace(self.settings.watchdog_seconds))
         chip = self.link.chip
         record = Record(
             job,
@@ -187,9 +201,8 @@ class Drain:
             chip=chip.name if chip else None,
             tail=self.link.tail,
         )
-        self._turn = Turn(job, Pace(self.settings.watchdog_seconds))
-        room = scratch.room_of(self.settings.scratch_path, self.worker.id)
         try:
+            room = scratch.room_of(self.settings.scratch_path, self.worker.id)
             with tempfile.TemporaryDirectory(
                 prefix=f"{job.id}-", dir=room, ignore_cleanup_errors=True
             ) as folder:
@@ -199,12 +212,16 @@ class Drain:
         except Unavailable:  # and this worker is ending
             self._end(record, partial(record.give_back, "worker_stopped"))
         except ServiceError as error:
+            if turn.is_handed_over:
+                self.link.kill()  # or it would still be at this job when the next one comes
             self._end(record, partial(record.fail, error.code, error.detail))
         except Exception as error:
             self.link.kill()  # whatever the runner still says is of no use
             if is_full_disk(error):
                 return self._end(record, record.wait_for_room)
             log.exception("this worker failed at a job")
+            if isinstance(error, OSError):  # of this host: another device may do better
+                return self._end(record, partial(record.lose_runner, "failed"))
             detail = "The job met an error of Stillroom's own. The worker's log names it."
             self._end(record, partial(record.fail, "internal_error", detail))
         finally:
@@ -215,6 +232,8 @@ class Drain:
         crash.point("begun")
         run = self._patiently(partial(self._prepare, job, folder))
         crash.point("laid out")
+        assert self._turn, "something runs"
+        self._turn.is_handed_over = True
         self._listen(self.link.run(run), record)
 
     def _prepare(self, job: Job, folder: Path) -> Run:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 _LENGTH = struct.Struct("!I")
-_MAX_BYTES = 16 * 1024**2
+_MAX_BYTES = 256 * 1024**2
 
 
 class Frame(BaseModel):

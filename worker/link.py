@@ -119,6 +119,7 @@ class Link:
         """Ends the runner and starts no other."""
         self._closing.set()
         self.ready.clear()
+        self._killed = True  # if it runs something still, that is not to blame for its end
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
@@ -151,7 +152,10 @@ class Link:
             self.ready.clear()
             exit_code = self._reap(self._process)
             reading.join(_END_SECONDS)
-            self.early_deaths = 0 if was_ready else self.early_deaths + 1
+            if was_ready:
+                self.early_deaths = 0
+            elif not self._killed:
+                self.early_deaths += 1
             with self._line:
                 self._socket = None
                 self._words.put(Gone(exit_code=exit_code, killed_by_us=self._killed))

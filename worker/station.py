@@ -79,7 +79,10 @@ class Station:
         self.drain.stop()
 
     def close(self) -> None:
-        """Ends the runner, then takes this worker's row and locks away."""
+        """Lets the job that runs be saved and given back, ends the runner, then takes this worker's
+        row and locks away."""
+        self.drain.stop()
+        self.drain.wait_until_idle(self.settings.grace_seconds)
         for part in (self.watch, self.heartbeat, self.reaper, self.retention):
             part.stop()
         self.link.close()
@@ -107,7 +110,7 @@ class Station:
 
     def _condition(self) -> Condition:
         here = bases.ids_here(self.settings)
-        return Condition(self.link.chip, here, self.link.resident)
+        return Condition(self.link.chip, here, self.link.resident, self.drain.job)
 
     def _runner_changed(self) -> None:
         if self.link.early_deaths == UNFIT_AFTER:

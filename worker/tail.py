@@ -44,7 +44,7 @@ def _sentences(line: str) -> list[str]:
     try:
         said = json.loads(line)
         sentence = f"{said['level']}: {said['message']}"
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return [line] if line.strip() else []
     return [sentence, *str(said.get("exception", "")).splitlines()]
 

@@ -124,7 +124,7 @@ def list_made_by(
 
 def discard_made_by(session: Session, job_id: str, *, from_step: int) -> list[Artifact]:
     """Takes away the rows of what a job made, except samples of the steps before ``from_step`` and
-    snapshots up to it: other jobs may name those.
+    snapshots: other jobs may name those, and made again they would be the same.
 
     Returns:
         Those that stay, in order of making. Delete the others' files once this is committed.
@@ -136,7 +136,7 @@ def discard_made_by(session: Session, job_id: str, *, from_step: int) -> list[Ar
         artifact
         for artifact in made
         if (artifact.role == "sample" and artifact.facts["step"] < from_step)
-        or (artifact.role == "snapshot" and artifact.facts["step"] <= from_step)
+        or artifact.role == "snapshot"
     ]
     ids = [artifact.id for artifact in kept]
     session.execute(delete(Artifact).where(Artifact.job_id == job_id, Artifact.id.not_in(ids)))

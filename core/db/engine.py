@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, TimeoutError
 from sqlalchemy.orm import Session
 
 from core.config import Settings
@@ -28,6 +28,18 @@ _NOTICE_A_CUT = {
     "tcp_user_timeout": 20_000,
 }
 """Within half a lease; by default a read from a host that is gone waits for two hours."""
+_LETS_GO_OF_LOCKS = " ".join(
+    f"-c {name}={value}"
+    for name, value in {
+        "idle_in_transaction_session_timeout": "20s",
+        "lock_timeout": "20s",
+        "tcp_keepalives_idle": 10,
+        "tcp_keepalives_interval": 5,
+        "tcp_keepalives_count": 3,
+    }.items()
+)
+"""What the server does about us: a process that is frozen or cut off inside a transaction would
+hold its rows, and whoever wants to give its jobs back would wait for it."""
 CONNECTIONS = 20
 """Kept open once they were needed; what is needed beyond them is opened and closed each time."""
 _WRITE = "stillroom_write"
@@ -75,7 +87,7 @@ class Database:
 def _away_is_unavailable() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, InterfaceError, TimeoutError) as error:
+    except (OperationalError, InterfaceError, InternalError, TimeoutError) as error:
         if is_full_disk(error):
             raise DiskFull from error
         raise Unavailable(
@@ -91,7 +103,11 @@ def _make_engine(url: str) -> Engine:
             url,
             pool_pre_ping=True,
             pool_size=CONNECTIONS,
-            connect_args={"connect_timeout": CONNECT_SECONDS, **_NOTICE_A_CUT},
+            connect_args={
+                "connect_timeout": CONNECT_SECONDS,
+                "options": _LETS_GO_OF_LOCKS,
+                **_NOTICE_A_CUT,
+            },
         )
     engine = create_engine(
         url, pool_size=CONNECTIONS, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}

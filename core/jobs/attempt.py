@@ -119,7 +119,7 @@ class Attempt:
         return by(session, *fence, job_id=self.job_id, start=State.RUNNING, **values)
 
     def _locked(self, session: Session) -> Job | None:
-        return session.get(Job, self.job_id, with_for_update=True)
+        return session.get(Job, self.job_id, with_for_update=True, populate_existing=True)
 
 
 def _device_seconds(job: Job) -> float:

@@ -122,7 +122,7 @@ def retry(session: Session, settings: Settings, owner: str, job_id: str) -> Job:
             "tried again.",
             allowed_actions=allowed,
         )
-    still_waits = parent.after if parent.waits else None
+    still_waits = parent.after if parent.started_at is None else None
     return _follow(session, settings, parent, parent.spec, after=still_waits)
 
 

@@ -34,12 +34,13 @@ class Condition:
     """What a worker tells of itself with each beat.
 
     ``chip``: what its runner found, None while that loads. ``bases``: what its disk holds now;
-    ``resident``: what its runner holds in memory.
+    ``resident``: what its runner holds in memory. ``job``: what it runs.
     """
 
     chip: Chip | None
     bases: Sequence[str]
     resident: Sequence[str] = ()
+    job: str | None = None
 
 
 def lock_path(run_path: Path, worker_id: str) -> Path:
@@ -74,7 +75,11 @@ def register(
 
 
 def beat(session: Session, worker_id: str, condition: Condition) -> BeatAnswer:
-    """Raises the worker's counter and those of all its jobs, in one statement each."""
+    """Raises the worker's counter and that of the job it runs, in one statement each.
+
+    Of another job that the database holds to be its own nobody looks after, as when a claim was
+    committed and its answer got lost: that counter stands still, and the reaper gives it back.
+    """
     chip = condition.chip
     found = {"chip": chip.name, "memory_bytes": chip.memory_bytes} if chip else {}
     known = session.scalar(
@@ -92,7 +97,7 @@ def beat(session: Session, worker_id: str, condition: Condition) -> BeatAnswer:
     )
     rows = session.execute(
         update(Job)
-        .where(Job.worker_id == worker_id, is_running)
+        .where(Job.id == condition.job, Job.worker_id == worker_id, is_running)
         .values(beat=Job.beat + 1)
         .returning(Job.id, Job.cancel_requested, Job.pause_requested)
     )

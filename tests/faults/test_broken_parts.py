@@ -251,3 +251,17 @@ def replacing_text(path: Path, text: str) -> None:
     aside = path.with_suffix(".new")
     aside.write_text(text)
     aside.replace(path)
+
+
+def test_a_worker_with_a_broker_saves_what_it_runs_before_it_ends(tmp_path: Path) -> None:
+    """F5: whatever thread its drain runs in. The second time the runner brings the job up itself,
+    and with a broker that is no thread of Celery's."""
+    with rack(tmp_path / "home", "cpu") as place:
+        job = place.train(steps=200)
+        for step in (7, 20):
+            place.wait_for_step(job, step)
+            assert place.server.end() == 0
+            place.server.start_again()
+        place.wait_for_end(job)
+        assert place.reasons(job) == ["worker_stopped", "worker_stopped"]
+        place.check(accepted=[job], checkpoint_steps=1)

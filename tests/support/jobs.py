@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from core.config import Settings
 from core.db.engine import Database
-from core.db.models import Event, Job, Worker
+from core.db.models import Event, Job, Worker, is_running
 from core.ids import new_id
 from core.jobs import service as jobs
 from core.jobs.admission import parse
@@ -63,7 +63,9 @@ def register(
 
 def beat(database: Database, worker: Worker) -> BeatAnswer:
     with database.write() as session:
-        return workers.beat(session, worker.id, Condition(CHIP, BASES))
+        running = select(Job.id).where(Job.worker_id == worker.id, is_running)
+        told = Condition(CHIP, BASES, job=session.scalar(running))
+        return workers.beat(session, worker.id, told)
 
 
 def take(database: Database, worker: Worker) -> Job:

@@ -294,7 +294,7 @@ def test_our_own_errors_fail_the_job_and_not_the_worker(
     bad = play("draw")
 
     def break_down(*_: Any) -> Any:
-        raise OSError("disk full")
+        raise ValueError("a secret of ours")
 
     with monkeypatch.context() as patch:
         patch.setattr(inputs, "lay_out", break_down)
@@ -302,7 +302,7 @@ def test_our_own_errors_fail_the_job_and_not_the_worker(
     error = look(bad).error
     assert error is not None
     assert error["code"] == "internal_error"
-    assert "disk full" not in error["detail"]
+    assert "a secret" not in error["detail"]
     assert link.ready.wait(30)
     good = play("draw")
     drain.until_empty()
@@ -672,3 +672,36 @@ def test_what_a_runner_wrote_before_it_crashed_is_kept_with_the_job(
     drain.until_empty()
     assert look(quiet).state == "succeeded"
     assert lines_of(database, quiet) == []
+
+
+def test_a_disk_of_this_host_that_fails_leaves_the_job_to_others(
+    drain: Drain,
+    play: Play,
+    look: Callable[[Job], Job],
+    database: Database,
+    worker: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = play("draw")
+
+    def break_down(*_: Any) -> Any:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(inputs, "lay_out", break_down)
+    drain.until_empty()
+    assert (look(job).state, reasons(database, job)) == ("queued", ["runner_lost"])
+    assert device_of(database, worker).lost == [job.id]
+
+
+def test_a_drain_tells_what_it_runs_and_when_it_has_ended(
+    drain: Drain, training: Job, look: Callable[[Job], Job]
+) -> None:
+    thread = running(drain, look, training)
+    assert drain.job == training.id
+    drain.wait_until_idle(0.1)
+    assert drain.is_busy
+    drain.stop()
+    drain.wait_until_idle(10)
+    assert not drain.is_busy
+    assert drain.job is None
+    thread.join()

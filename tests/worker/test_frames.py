@@ -1,6 +1,7 @@
 """Frames arrive as they were sent, or not at all."""
 
 import socket
+import threading
 
 import pytest
 
@@ -36,3 +37,16 @@ def test_a_line_that_ends_or_lies_says_nothing(
         ours.sendall(sent)
         ours.close()
         assert receive(theirs) is None
+
+
+def test_a_run_with_ten_thousand_long_captions_arrives(
+    line: "tuple[socket.socket, socket.socket]",
+) -> None:
+    ours, theirs = line
+    frame = Answer(run=1, word=Report(step=1, steps=1, message="字" * 10_000 * 4_000))
+    sending = threading.Thread(target=send, args=(ours, frame))
+    with ours, theirs:
+        sending.start()
+        body = receive(theirs)
+        sending.join()
+    assert body == frame.model_dump_json().encode()

@@ -11,7 +11,7 @@ from core.jobs import service as jobs
 from core.jobs.reaper import Reaper
 from core.workers import service as workers
 from core.workers.service import Condition, lock_path
-from tests.support.jobs import CHIP, beat, history, register, reread, submit, take
+from tests.support.jobs import BASES, CHIP, beat, history, register, reread, submit, take
 
 
 class Clock:
@@ -159,3 +159,23 @@ def test_a_beat_tells_what_the_worker_has_and_whether_it_is_ready(
         assert workers.bases_on_workers(session) == {"ssd-1b"}
         workers.beat(session, worker.id, Condition(None, ["ssd-1b"]))
         assert workers.bases_on_workers(session) == set()
+
+
+def test_a_job_that_its_worker_does_not_run_is_given_back_although_that_lives(
+    reaper: Reaper,
+    held: tuple[Worker, Job, LockFile],
+    any_database: Database,
+    settings: Settings,
+    clock: Clock,
+) -> None:
+    """Its claim was committed, and the answer got lost."""
+    worker, job, _ = held
+    for _ in range(2):
+        reaper.look()
+        clock.seconds += settings.lease_seconds
+        with any_database.write() as session:
+            answer = workers.beat(session, worker.id, Condition(CHIP, BASES, job=None))
+        assert (answer.known, answer.wishes) == (True, {})
+    reaper.look()
+    assert reread(any_database, job).state == "queued"
+    assert known_workers(any_database) == [worker.id]

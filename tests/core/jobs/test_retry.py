@@ -131,3 +131,15 @@ def test_what_is_under_way_or_has_succeeded_is_not_tried_again(
     with pytest.raises(WrongState, match="is succeeded") as refused:
         retry(any_database, settings, running)
     assert refused.value.allowed_actions == []
+
+
+def test_what_failed_with_its_parent_is_not_begun_without_it(
+    any_database: Database, settings: Settings
+) -> None:
+    parent = submit(any_database, settings)
+    child = submit(any_database, settings, after=parent.id)
+    cancel(any_database, parent)
+    assert reread(any_database, child).state == "failed"
+    with pytest.raises(Unprocessable, match=f"'{parent.id}' has cancelled") as refused:
+        retry(any_database, settings, child)
+    assert refused.value.code == "parent_failed"
