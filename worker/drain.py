@@ -306,8 +306,10 @@ class Drain:
                 hangs = self._turn is not None and self._turn.hangs
                 if hangs or (begun and not killed):
                     self._end(record, partial(record.lose_runner, "hung" if hangs else "died"))
-                else:
+                elif killed:
                     self._end(record, partial(record.give_back, "runner_lost"))
+                else:
+                    self._end(record, record.lose_idle_runner)
 
     def _keep(self, word: Checkpoint, record: Record) -> None:
         """Brings a checkpoint to the store, from where any host can go on."""

@@ -252,6 +252,15 @@ class Record:
                     shuns=self.worker.device_id if others else None,
                 )
 
+    def lose_idle_runner(self) -> None:
+        """It died before it had begun this job, which cannot be to blame; the device may be."""
+        with self.database.write() as session:
+            device = devices.lose(session, self.worker.device_id, self.job.id)
+            if device.state == devices.QUARANTINED:
+                log.error("%s is in quarantine: %s", self.worker.device, device.reason)
+            pause_seconds = self.settings.retry_seconds[0]
+            self._give_back(session, "runner_lost", pause_seconds=pause_seconds)
+
     def _give_back(self, session: Session, reason: str, **values: Any) -> None:
         if self.attempt.give_back(session, reason, **values) is None:
             raise LeaseLost

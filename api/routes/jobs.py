@@ -96,8 +96,7 @@ async def submit_job(
     ] = [],  # noqa: B006  FastAPI's way to say that a header may come several times
 ) -> Response:
     """Queues a job once every check that needs no GPU has passed."""
-    if body.priority > 0 and "admin" not in caller.scopes:
-        raise InsufficientScope(f"`priority` is {body.priority}: above 0 it takes an admin key.")
+    _require_right_to(body.priority, caller)
     if dry_run:
         told = await to_thread.run_sync(_rehearse, database, settings, caller, body)
         return JSONResponse(told.model_dump(mode="json"))
@@ -217,6 +216,7 @@ def extend_job(
     with database.write() as session:
         extend = partial(jobs.extend, session, settings, caller.owner, job_id, steps=body.steps)
         job, replayed = once(session, keyed, extend, partial(jobs.get, session, caller.owner))
+        _require_right_to(job.priority, caller)
         read = _read(session, standing, job)
     bell.ring()
     response.headers.update(_made(job.id, replayed))
@@ -239,6 +239,7 @@ def retry_job(
     with database.write() as session:
         retry = partial(jobs.retry, session, settings, caller.owner, job_id)
         job, replayed = once(session, keyed, retry, partial(jobs.get, session, caller.owner))
+        _require_right_to(job.priority, caller)
         read = _read(session, standing, job)
     bell.ring()
     response.headers.update(_made(job.id, replayed))
@@ -340,6 +341,11 @@ def _submit(
     return sight, replayed
 
 
+def _require_right_to(priority: int, caller: Caller) -> None:
+    if priority > 0 and "admin" not in caller.scopes:
+        raise InsufficientScope(f"`priority` is {priority}: above 0 it takes an admin key.")
+
+
 def _made(job_id: str, replayed: bool) -> dict[str, str]:
     """Headers of an answer that names a new job, or one that the same request had made."""
     again = {"Idempotency-Replayed": "true"} if replayed else {}
@@ -351,7 +357,8 @@ def _rehearse(
 ) -> ForecastRead:
     spec = _parsed(body)
     with database.write() as session:
-        return ForecastRead.of(jobs.rehearse(session, settings, caller.owner, spec))
+        told = jobs.rehearse(session, settings, caller.owner, spec, after=body.after)
+        return ForecastRead.of(told)
 
 
 def _parsed(body: JobCreate) -> AnySpec:

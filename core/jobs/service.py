@@ -47,8 +47,7 @@ def submit(
     admitted = admit(session, owner, spec)
     require_fit(forecast.fit_of(session, admitted), spec)
     inputs = {*admitted.inputs} | ({("job", after)} if after else set())
-    parents = {input_id for kind, input_id in inputs if kind == "job"}
-    waits = count_unfinished(session, owner, parents) if parents else 0
+    waits = _count_parents(session, owner, inputs)
     job = Job(
         id=new_id("job"),
         owner=owner,
@@ -76,7 +75,15 @@ def submit(
     return job
 
 
-def rehearse(session: Session, settings: Settings, owner: str, spec: AnySpec) -> Forecast:
+def _count_parents(session: Session, owner: str, inputs: set[tuple[str, str]]) -> int:
+    """Those that have not ended."""
+    parents = {input_id for kind, input_id in inputs if kind == "job"}
+    return count_unfinished(session, owner, parents) if parents else 0
+
+
+def rehearse(
+    session: Session, settings: Settings, owner: str, spec: AnySpec, after: str | None = None
+) -> Forecast:
     """What the job would take, after all checks of ``submit``; nothing is queued or frozen.
 
     Raises:
@@ -84,7 +91,9 @@ def rehearse(session: Session, settings: Settings, owner: str, spec: AnySpec) ->
     """
     require_room(session, owner, settings)
     with session.begin_nested() as undone:
-        told = forecast.of(session, owner, admit(session, owner, spec))
+        admitted = admit(session, owner, spec)
+        _count_parents(session, owner, {*admitted.inputs} | ({("job", after)} if after else set()))
+        told = forecast.of(session, owner, admitted)
         undone.rollback()
     return told
 
@@ -100,7 +109,9 @@ def extend(session: Session, settings: Settings, owner: str, job_id: str, *, ste
         raise WrongState(
             f"'{job_id}' is a {parent.kind} job and is {state}: only a training that has "
             "succeeded, and whose checkpoint is still kept, can be extended.",
-            allowed_actions=allowed_actions(state, parent.kind),
+            allowed_actions=[
+                each for each in allowed_actions(state, parent.kind) if each != "extend"
+            ],
         )
     taken = parent.checkpoints[0]["step"]
     spec = {**parent.spec, "steps": taken + steps, "epochs": None}

@@ -195,3 +195,23 @@ def test_usage_is_told_to_this_moment(ann: Person, server: Server) -> None:
         attempt.fail(session, "odd", "It was told to.")
     assert usage(job)[0] == pytest.approx(60, abs=5)
     assert usage(child) == (0, 0)  # it waited for a job, never for a device
+
+
+def test_what_an_admin_put_first_is_not_put_first_again_by_others(
+    ann: Person, server: Server
+) -> None:
+    job = draw(ann)
+    with server.database.write() as session:
+        session.get_one(Job, job["id"]).priority = 5
+    ann.post(f"/v1/jobs/{job['id']}/cancel")
+    refused = ann.post(f"/v1/jobs/{job['id']}/retry")
+    assert (refused.status_code, refused.json()["code"]) == (403, "insufficient_scope")
+    assert [each["id"] for each in ann.get("/v1/jobs").json()["items"]] == [job["id"]]
+
+
+def test_a_dry_run_looks_at_parents_too(ann: Person) -> None:
+    parent = draw(ann)
+    body = {"kind": "generate", "spec": DRAWING, "after": parent["id"]}
+    assert ann.post("/v1/jobs?dry_run=true", body).status_code == 200
+    ann.post(f"/v1/jobs/{parent['id']}/cancel")
+    assert ann.post("/v1/jobs?dry_run=true", body).json()["code"] == "parent_failed"

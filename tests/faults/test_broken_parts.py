@@ -17,7 +17,7 @@ from sqlalchemy import text
 from api.client import ApiError
 from core.jobs.bell import LOOK
 from tests.faults.place import Where, embedded, rack
-from tests.support.server import children_of, is_running, kill
+from tests.support.server import children_of, descendants_of, is_running, kill
 
 
 @pytest.mark.parametrize("where", [embedded, pytest.param(rack, marks=pytest.mark.faults)])
@@ -59,8 +59,8 @@ def test_a_broker_that_is_flushed_full_of_rubbish_or_away_costs_only_time(tmp_pa
             broker.flushall()
             done.append(place.draw())
             for _ in range(10):
-                broker.publish(f"/0.{LOOK}", b"rubbish")
-                broker.publish(f"/0.{LOOK}", json.dumps({"body": "e30=", "headers": {}}))
+                for rubbish in (b"rubbish", b"{}", json.dumps({"body": "e30=", "headers": {}})):
+                    assert broker.publish(f"/0.{LOOK}/{LOOK}", rubbish) == 2, "both workers hear it"
             done.append(place.draw())
             place.wait_for_end(*done)
             broker.shutdown(nosave=True)
@@ -265,3 +265,17 @@ def test_a_worker_with_a_broker_saves_what_it_runs_before_it_ends(tmp_path: Path
         place.wait_for_end(job)
         assert place.reasons(job) == ["worker_stopped", "worker_stopped"]
         place.check(accepted=[job], checkpoint_steps=1)
+
+
+def test_a_supervisor_that_is_killed_takes_all_along(tmp_path: Path) -> None:
+    """F1: it alone, by kill -9: nobody is left to drive a device or to answer."""
+    with embedded(tmp_path / "home", "cpu,cpu") as place:
+        job = place.train(steps=150)
+        place.wait_for_step(job, 6)
+        everyone = descendants_of(place.server.process.pid)
+        kill(place.server.process.pid)
+        place.server.process.wait()
+        place.wait_for(lambda: not any(map(is_running, everyone)), "nobody is left", 5)
+        place.server.start_again()
+        place.wait_for_end(job)
+        place.check(accepted=[job])

@@ -74,6 +74,8 @@ def main() -> None:
     last: Word = Begun()
     while not spoils(last):
         run = orders.runs.get()
+        if run.spec["prompt" if run.kind == "generate" else "instance_prompt"] == "never begun":
+            os.kill(os.getpid(), signal.SIGKILL)
         orders.tell(run, Begun())
         last = carry_out(act(run), run, orders)
         orders.tell(run, last)

@@ -705,3 +705,21 @@ def test_a_drain_tells_what_it_runs_and_when_it_has_ended(
     assert not drain.is_busy
     assert drain.job is None
     thread.join()
+
+
+def test_a_runner_that_dies_before_it_has_begun_counts_against_the_device_alone(
+    drain: Drain,
+    play: Play,
+    look: Callable[[Job], Job],
+    database: Database,
+    worker: Worker,
+    link: Link,
+) -> None:
+    jobs = [play("never begun") for _ in range(2)]
+    for job in jobs:
+        assert link.ready.wait(30)
+        drain.until_empty()
+        assert (look(job).state, look(job).losses) == ("queued", 0)
+        assert look(job).not_before is not None
+    device = device_of(database, worker)
+    assert (device.state, device.lost) == ("quarantined", [job.id for job in jobs])

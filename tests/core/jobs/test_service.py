@@ -26,7 +26,7 @@ from core.errors import (
 from core.jobs import service as jobs
 from core.jobs.attempt import Attempt
 from core.jobs.standing import Standing
-from tests.support.jobs import SPEC, register, reread, submit, take
+from tests.support.jobs import SPEC, register, reread, submit, succeed, take
 
 
 def make_dataset(database: Database, num_images: int, owner: str = "ada") -> str:
@@ -173,6 +173,17 @@ SAVED = {
     "step": 500,
     "files": [{"path": "facts.json", "bytes": 1, "sha256": "0" * 64, "store_key": "jobs/x/1/a"}],
 }
+
+
+def test_a_training_without_its_checkpoint_does_not_offer_to_be_extended(
+    any_database: Database, settings: Settings
+) -> None:
+    """It was dropped with time."""
+    submit(any_database, settings, kind="fine_tune", spec=fine_tune(make_dataset(any_database, 1)))
+    done = succeed(any_database, take(any_database, register(any_database, settings)))
+    with pytest.raises(WrongState) as refused, any_database.write() as session:
+        jobs.extend(session, settings, "ada", done.id, steps=5)
+    assert refused.value.allowed_actions == []
 
 
 def test_only_a_training_that_succeeded_can_be_extended(
