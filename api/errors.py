@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
-from core.errors import BadRequest, Problem, ServiceError, Unavailable, Unprocessable
+from core.errors import BadRequest, DiskFull, Problem, ServiceError, Unavailable, Unprocessable
+from core.files.space import is_full_disk
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +57,11 @@ def problem(
     )
 
 
-def internal(request_id: str) -> JSONResponse:
-    """Says nothing about what went wrong but where to find it in the log."""
+def unforeseen(cause: Exception, request_id: str) -> JSONResponse:
+    """Says nothing about what went wrong but where to find it in the log; of a full disk, on which
+    anything may fail, it says that."""
+    if is_full_disk(cause):
+        return problem(DiskFull(), request_id)
     error = ServiceError(
         f"Something went wrong here. The server's log has the reason under {request_id}."
     )

@@ -60,11 +60,11 @@ class RequestIds:
                 await errors.stopping(request_id)(scope, receive, answer)
             except ClientDisconnect:
                 log.info("the client left before it had said or heard everything")
-            except Exception:
+            except Exception as error:
                 log.exception("a request failed")
                 if answer.status is not None:
                     raise  # half an answer is out: only a broken connection says so
-                await errors.internal(request_id)(scope, receive, answer)
+                await errors.unforeseen(error, request_id)(scope, receive, answer)
             log.log(
                 _level(scope["method"], answer.status),
                 "%s %s",

@@ -9,7 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+from api.client import ApiError
 from tests.faults.place import Place, embedded
+from tests.support import pictures
 
 DISK = "64m"
 FULL_SECONDS = 4.0
@@ -27,15 +29,29 @@ def main(folder: Path) -> None:
 def play(place: Place) -> None:
     jobs = [place.train(steps=100), place.draw()]
     place.wait_for_step(jobs[0], 6)
+    dataset = place.client.create_dataset("too much")["id"]
+    sent = pictures.write(place.server.settings.root.parent / "sent", 2)
     ballast = place.server.settings.root / "ballast"
     fill(ballast)
+    refused = refusal_of(place, dataset, sent)
+    assert (refused.status, refused.code) == (503, "disk_full"), refused.problem
+    assert refused.problem["retry_after"] > 0
     time.sleep(FULL_SECONDS)
     assert place.job(jobs[0]).state != "failed", place.job(jobs[0]).error
     ballast.unlink()
+    assert place.client.upload(dataset, sent)["dataset"]["images"] == 2
     jobs.append(place.draw())
     place.wait_for_end(*jobs)
     assert "disk is full" in place.server.log(), "it is said in the log"
     place.check(accepted=jobs, checkpoint_steps=100)
+
+
+def refusal_of(place: Place, dataset: str, sent: list[Path]) -> ApiError:
+    try:
+        place.client.upload(dataset, sent)
+    except ApiError as error:
+        return error
+    raise AssertionError("there was room")
 
 
 def fill(path: Path) -> None:

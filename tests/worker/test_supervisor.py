@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+import time
 
 from sqlalchemy import text
 
 from core.config import Settings
 from core.db.engine import Database
+from worker.supervisor import Child
 
 
 def start(settings: Settings) -> "subprocess.CompletedProcess[str]":
@@ -32,3 +34,18 @@ def test_a_database_of_a_later_version_ends_it_with_a_sentence(
     (sentence,) = [line for line in ended.stderr.splitlines() if line.startswith("The database")]
     assert "a revision that this version does not know" in sentence
     assert "start the version of Stillroom that the others run" in sentence
+
+
+def test_a_child_that_dies_again_and_again_is_started_ever_later() -> None:
+    child = Child("unlucky", [sys.executable, "-c", "raise SystemExit(3)"], {})
+    pauses: list[int] = []
+    for _ in range(3):
+        child.start_again_at = 0.0
+        child.tend()
+        assert child.process is not None
+        child.process.wait()
+        noticed_at = time.monotonic()
+        child.tend()
+        assert child.process is None
+        pauses.append(round(child.start_again_at - noticed_at))
+    assert pauses == [1, 2, 5]
