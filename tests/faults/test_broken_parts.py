@@ -60,7 +60,7 @@ def test_a_broker_that_is_flushed_full_of_rubbish_or_away_costs_only_time(tmp_pa
             done.append(place.draw())
             for _ in range(10):
                 for rubbish in (b"rubbish", b"{}", json.dumps({"body": "e30=", "headers": {}})):
-                    assert broker.publish(f"/0.{LOOK}/{LOOK}", rubbish) == 2, "both workers hear it"
+                    assert broker.publish(f"/0.{LOOK}/{LOOK}", rubbish), "a worker hears it"
             done.append(place.draw())
             place.wait_for_end(*done)
             broker.shutdown(nosave=True)
