@@ -7,7 +7,20 @@ import typer
 from pydantic import ValidationError
 
 from api.client import ClientError
-from api.commands import datasets, download, jobs, keys, models, processes, workers
+from api.commands import (
+    artifacts,
+    datasets,
+    doctor,
+    download,
+    jobs,
+    keys,
+    link,
+    models,
+    processes,
+    upload,
+    webhooks,
+    workers,
+)
 from api.commands.terminal import err
 from core.errors import ServiceError
 
@@ -15,7 +28,6 @@ app = typer.Typer(
     name="stillroom",
     help="Fine-tunes, distils and runs SSD-1B and its SDXL family on your own machines.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -24,6 +36,7 @@ app.command()(processes.worker)
 app.command("api")(processes.front_end)
 app.command()(processes.migrate)
 app.command()(processes.demo)
+app.command()(doctor.doctor)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(datasets.app, name="dataset")
@@ -35,13 +48,19 @@ app.command()(jobs.extend)
 app.command()(jobs.retry)
 app.add_typer(jobs.app, name="jobs")
 app.command()(jobs.watch)
+app.command()(jobs.events)
+app.command()(jobs.metrics)
 app.command()(jobs.logs)
 app.command()(jobs.pause)
 app.command()(jobs.resume)
 app.command()(jobs.cancel)
 app.command()(download.download)
+app.command()(link.link)
+app.command()(upload.upload)
+app.add_typer(artifacts.app, name="artifacts")
 app.command()(workers.queue)
 app.add_typer(workers.app, name="workers")
+app.add_typer(webhooks.app, name="webhooks")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -8,13 +8,13 @@ with Client("http://127.0.0.1:8400", key) as client:
     client.download(job["result"]["lora"], Path("dog.safetensors"))
 """
 
-import hashlib
 import ipaddress
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from functools import partial
 from http import HTTPStatus
-from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, cast
@@ -23,8 +23,31 @@ from uuid import uuid4
 
 import httpx
 
-from api.answers import ENDED, Artifact, Dataset, Event, Forecast, Job, Queue, Upload, Worker
-from core.files.atomic import replacing
+from api.answers import (
+    ENDED,
+    Artifact,
+    Brought,
+    Dataset,
+    Delivery,
+    Event,
+    Forecast,
+    Image,
+    Job,
+    Link,
+    Queue,
+    Upload,
+    Webhook,
+    WebhookMade,
+    Worker,
+)
+from api.client_errors import ApiError as ApiError
+from api.client_errors import BrokenConnection as BrokenConnection
+from api.client_errors import ClientError as ClientError
+from api.client_errors import DamagedDownload as DamagedDownload
+from api.client_errors import NoAnswer as NoAnswer
+from api.client_errors import is_worth_waiting, may_pass
+from api.fetching import Part, fetch
+from api.uploads import Batch, Counted, batches, files_of
 from core.files.digest import sha256_of
 
 WAIT_SECONDS = 5
@@ -34,41 +57,10 @@ POLL_SECONDS = 0.25
 """Between two looks at a server that is away, or that does not hold answers."""
 PAGE = 200
 """Rows asked for at once; the most that a list gives."""
-FILES_A_REQUEST = 200
-"""The server takes 1,000; each is an open file here, and 256 of those is a common limit."""
+BYTES = "application/octet-stream"
 
-
-class ClientError(Exception):
-    """A sentence for the person at the terminal."""
-
-
-class NoAnswer(ClientError):
-    """Nobody there, or gone while speaking."""
-
-
-class BrokenConnection(NoAnswer):
-    """What was asked for may have been done, or not."""
-
-
-class DamagedDownload(ClientError):
-    """What arrived is not what the server has; nothing was kept."""
-
-
-class ApiError(ClientError):
-    """The server said no. ``problem`` is its whole answer, an RFC 9457 document."""
-
-    def __init__(self, problem: Mapping[str, Any]) -> None:
-        self.problem = problem
-        self.status: int = problem.get("status", 500)
-        self.code: str = problem.get("code", "unknown")
-        self.detail: str = problem.get("detail") or f"The server answered {self.status}."
-        self.errors: list[dict[str, str]] = problem.get("errors") or []
-        further = [error for error in self.errors if error.get("detail") != self.detail]
-        super().__init__("\n".join([self.detail, *map(_where, further)]))
-
-
-def _where(error: Mapping[str, str]) -> str:
-    return f"  {error.get('pointer', '')}: {error.get('detail', '')}"
+Tell = Callable[[int, int], None]
+"""Hears how many bytes have come or gone, and of how many."""
 
 
 class Client:
@@ -117,24 +109,49 @@ class Client:
     def create_dataset(
         self, name: str, kind: Literal["instance", "captioned"] = "instance"
     ) -> Dataset:
-        return cast(Dataset, self._post("/v1/datasets", {"name": name, "kind": kind}))
+        return cast(Dataset, self._make("/v1/datasets", {"name": name, "kind": kind}))
 
-    def upload(self, dataset_id: str, paths: Sequence[Path]) -> Upload:
-        """Sends files, zips and whole folders, a few hundred files a request.
+    def upload(self, dataset_id: str, paths: Sequence[Path], *, tell: Tell | None = None) -> Upload:
+        """Sends files, zips and whole folders, a few hundred files a request. A request that broke
+        off is sent again, ``patience_seconds`` long; ``tell`` hears how many bytes have gone.
 
         Safe to repeat: pictures that are there already keep their id. A caption travels with its
         picture, and a ``metadata.jsonl`` with the last request: by then all that it names is there.
         """
-        answers = [self._upload_batch(dataset_id, batch) for batch in _batches(_files_of(paths))]
-        if not answers:
+        files = files_of(paths)
+        if not files:
             raise ClientError(f"No file to upload in {', '.join(map(str, paths)) or 'nothing'}.")
+        total_bytes, gone_bytes, answers = sum(path.stat().st_size for _, path in files), 0, []
+        for batch in batches(files):
+            heard = partial(_from, gone_bytes, total_bytes, tell)
+            answers.append(self._sent_at_last(dataset_id, batch, heard))
+            gone_bytes += sum(path.stat().st_size for _, path in batch)
         items = [item for answer in answers for item in answer["items"]]
         return {"items": items, "dataset": answers[-1]["dataset"]}
 
-    def _upload_batch(self, dataset_id: str, batch: Sequence[tuple[str, Path]]) -> Upload:
+    def _sent_at_last(self, dataset_id: str, batch: Batch, tell: Callable[[int], None]) -> Upload:
+        broke = None
+        while True:
+            try:
+                return self._upload_batch(dataset_id, batch, tell)
+            except ClientError as error:
+                if broke is None and isinstance(error, BrokenConnection):
+                    broke = time.monotonic()
+                if not is_worth_waiting(error, broke, self.patience_seconds):
+                    raise
+            time.sleep(POLL_SECONDS)
+
+    def _upload_batch(self, dataset_id: str, batch: Batch, tell: Callable[[int], None]) -> Upload:
+        gone_bytes = 0
+
+        def count(read_bytes: int) -> None:
+            nonlocal gone_bytes
+            gone_bytes += read_bytes
+            tell(gone_bytes)
+
         with ExitStack() as stack:
             files = [
-                ("files", (name, stack.enter_context(path.open("rb")), "application/octet-stream"))
+                ("files", (name, stack.enter_context(Counted(path, count)), BYTES))
                 for name, path in batch
             ]
             answer = self._call("POST", _path("/v1/datasets", dataset_id, "images"), files=files)
@@ -146,8 +163,20 @@ class Client:
     def dataset(self, dataset_id: str) -> Dataset:
         return cast(Dataset, self._get(_path("/v1/datasets", dataset_id)))
 
-    def list_images(self, dataset_id: str) -> Iterator[dict[str, Any]]:
-        return self._list(_path("/v1/datasets", dataset_id, "images"))
+    def list_images(self, dataset_id: str) -> Iterator[Image]:
+        return cast(Iterator[Image], self._list(_path("/v1/datasets", dataset_id, "images")))
+
+    def set_caption(self, dataset_id: str, image_id: str, caption: str | None) -> Image:
+        path = _path("/v1/datasets", dataset_id, "images", quote(image_id, safe=""))
+        return cast(Image, self._call("PATCH", path, json={"caption": caption}))
+
+    def delete_image(self, dataset_id: str, image_id: str) -> None:
+        path = _path("/v1/datasets", dataset_id, "images", quote(image_id, safe=""))
+        self._send("DELETE", path)
+
+    def delete_dataset(self, dataset_id: str) -> None:
+        """With all that was made of its pictures on the way to a result."""
+        self._send("DELETE", _path("/v1/datasets", dataset_id))
 
     # Jobs
 
@@ -168,9 +197,9 @@ class Client:
         idempotency_key: str | None = None,
         **about: Any,
     ) -> Job:
-        """A new job; ``about`` is what stands beside the spec: name, priority, labels, after,
-        deadline_seconds. Under one ``idempotency_key`` it is made once, however often it is sent
-        within a day."""
+        """A new job; ``about`` is what stands beside the spec: name, priority, labels, webhook,
+        after, deadline_seconds. Under one ``idempotency_key`` it is made once, however often it is
+        sent within a day."""
         body = {"kind": kind, "spec": spec, **about}
         return cast(Job, self._make("/v1/jobs", body, idempotency_key))
 
@@ -203,6 +232,10 @@ class Client:
         """A new job in place of one that ended without success."""
         return cast(Job, self._make(_path("/v1/jobs", job_id, "retry")))
 
+    def delete_job(self, job_id: str) -> None:
+        """One that has ended, with all that it made."""
+        self._send("DELETE", _path("/v1/jobs", job_id))
+
     def logs(self, job_id: str, tail: int = 100) -> list[str]:
         """The last lines of its runner, oldest first."""
         lines: list[str] = self._get(_path("/v1/jobs", job_id, "logs"), tail=tail)["lines"]
@@ -233,7 +266,7 @@ class Client:
                 job, tag = self._next_look(job_id, tag)
                 news = list(self.events(job_id, seen))
             except ClientError as error:
-                if not _may_pass(error) or time.monotonic() - answered > self.patience_seconds:
+                if not may_pass(error) or time.monotonic() - answered > self.patience_seconds:
                     raise
                 tag = None
             else:
@@ -293,34 +326,96 @@ class Client:
     def artifact(self, artifact_id: str) -> Artifact:
         return cast(Artifact, self._get(_path("/v1/artifacts", artifact_id)))
 
-    def download(self, artifact: str | Artifact, path: Path) -> Path:
+    def rename_artifact(self, artifact_id: str, name: str) -> Artifact:
+        return self._change_artifact(artifact_id, name=name)
+
+    def expire_artifact(self, artifact_id: str, at: datetime | None) -> Artifact:
+        """Has it deleted at that time, if no job needs it then; None: not any more."""
+        return self._change_artifact(artifact_id, expires_at=at.isoformat() if at else None)
+
+    def _change_artifact(self, artifact_id: str, **changes: str | None) -> Artifact:
+        answer = self._call("PATCH", _path("/v1/artifacts", artifact_id), json=changes)
+        return cast(Artifact, answer)
+
+    def delete_artifact(self, artifact_id: str) -> None:
+        self._send("DELETE", _path("/v1/artifacts", artifact_id))
+
+    def upload_lora(self, path: Path, name: str | None = None) -> Brought:
+        """Brings a LoRA that was made elsewhere. Safe to repeat: the same bytes are the same
+        artifact."""
+        about = {} if name is None else {"name": name}
+        with path.open("rb") as file:
+            sent = {"file": (path.name, file, BYTES)}
+            return cast(Brought, self._call("POST", "/v1/artifacts", data=about, files=sent))
+
+    def download(self, artifact: str | Artifact, path: Path, *, tell: Tell | None = None) -> Path:
         """Puts an artifact's file at ``path``, or all its files into that folder: each whole and
-        with the hash of its row, or not at all. Of a folder, what is there already stays."""
+        with the hash of its row, or not at all. Of a folder, what is there already stays; a file
+        that broke off goes on where it was. ``tell`` hears how many bytes have come."""
         row = self.artifact(artifact) if isinstance(artifact, str) else artifact
         if not is_folder(row):
-            self._fetch(_path("/v1/artifacts", row["id"], "content"), path, row["sha256"])
+            url = _path("/v1/artifacts", row["id"], "content")
+            self._fetch(url, path, row["sha256"], partial(_from, 0, row["bytes"], tell))
             return path
+        come_bytes = 0
         for file in row["files"]:
             # names are text of somebody's: never a way out of the folder
             place = path / Path(file["path"]).name
-            if place.is_file() and sha256_of(place) == file["sha256"]:
-                continue
-            url = _path("/v1/artifacts", row["id"], "files", quote(file["path"]))
-            self._fetch(url, place, file["sha256"])
+            if not (place.is_file() and sha256_of(place) == file["sha256"]):
+                url = _path("/v1/artifacts", row["id"], "files", quote(file["path"]))
+                heard = partial(_from, come_bytes, row["bytes"], tell)
+                self._fetch(url, place, file["sha256"], heard)
+            come_bytes += file["bytes"]
         return path
 
-    def _fetch(self, url: str, path: Path, sha256: str) -> None:
-        digest = hashlib.sha256()
-        with replacing(path) as aside:
-            with aside.open("wb") as file, self._stream(url) as chunks:
-                for chunk in chunks:
-                    digest.update(chunk)
-                    file.write(chunk)
-            if digest.hexdigest() != sha256:
-                raise DamagedDownload(
-                    f"{path.name} arrived damaged: its SHA-256 is {digest.hexdigest()}, "
-                    f"the server says {sha256}. Nothing was kept; try again."
-                )
+    def link(self, artifact_id: str, expires_in: int) -> Link:
+        """A link to its bytes that needs no key, good for so many seconds."""
+        path = _path("/v1/artifacts", artifact_id, "link")
+        return cast(Link, self._post(path, {"expires_in": expires_in}))
+
+    def _fetch(self, url: str, path: Path, sha256: str, tell: Callable[[int], None]) -> None:
+        fetch(
+            partial(self._stream, url, sha256),
+            path,
+            sha256=sha256,
+            patience_seconds=self.patience_seconds,
+            tell=tell,
+        )
+
+    # Webhooks
+
+    def create_webhook(
+        self, url: str, events: Sequence[str], *, name: str | None = None
+    ) -> WebhookMade:
+        """Tells ``url`` of those events, such as ``job.succeeded``, of jobs that name it. Its
+        secret is in this answer and never shown again."""
+        body = {"url": url, "events": list(events), "name": name}
+        return cast(WebhookMade, self._make("/v1/webhooks", body))
+
+    def list_webhooks(self) -> Iterator[Webhook]:
+        """Newest first."""
+        return cast(Iterator[Webhook], self._list("/v1/webhooks"))
+
+    def webhook(self, webhook_id: str) -> Webhook:
+        return cast(Webhook, self._get(_path("/v1/webhooks", webhook_id)))
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        """With what it was told or is to be told."""
+        self._send("DELETE", _path("/v1/webhooks", webhook_id))
+
+    def test_webhook(self, webhook_id: str) -> Delivery:
+        """Has it told of nothing, to see whether that arrives."""
+        return cast(Delivery, self._post(_path("/v1/webhooks", webhook_id, "test")))
+
+    def deliveries(self, webhook_id: str) -> Iterator[Delivery]:
+        """What it was told or is to be told, newest first."""
+        found = self._list(_path("/v1/webhooks", webhook_id, "deliveries"))
+        return cast(Iterator[Delivery], found)
+
+    def redeliver(self, webhook_id: str, delivery_id: str) -> Delivery:
+        """Sends it again at once, under the same id."""
+        place = "deliveries", quote(delivery_id, safe=""), "redeliver"
+        return cast(Delivery, self._post(_path("/v1/webhooks", webhook_id, *place)))
 
     # The rest
 
@@ -397,12 +492,18 @@ class Client:
         return response
 
     @contextmanager
-    def _stream(self, path: str) -> Iterator[Iterator[bytes]]:
-        with self._told_plainly(), self._http.stream("GET", path) as response:
+    def _stream(self, path: str, sha256: str, begin: int) -> Iterator[Part]:
+        """A file from a byte on, if it is still the one with that hash; else from its first."""
+        part = {"Range": f"bytes={begin}-", "If-Range": f'"{sha256}"'} if begin else {}
+        with self._told_plainly(), self._http.stream("GET", path, headers=part) as response:
+            if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                yield begin, iter(())  # it was all there
+                return
             if response.is_error:
                 response.read()
             _raise_if_refused(response)
-            yield response.iter_bytes()
+            is_part = response.status_code == HTTPStatus.PARTIAL_CONTENT
+            yield (begin if is_part else 0), response.iter_bytes()
 
     @contextmanager
     def _told_plainly(self) -> Iterator[None]:
@@ -416,6 +517,12 @@ class Client:
             raise NoAnswer(f"The server at {self.url} does not answer in time.") from error
         except httpx.TransportError as error:
             raise BrokenConnection(f"The connection to {self.url} broke: {error}.") from error
+
+
+def _from(done_bytes: int, total_bytes: int, tell: Tell | None, more_bytes: int) -> None:
+    """Tells of bytes that are more than those that were done before."""
+    if tell:
+        tell(done_bytes + more_bytes, total_bytes)
 
 
 def is_folder(artifact: Artifact) -> bool:
@@ -455,45 +562,3 @@ def _raise_if_refused(response: httpx.Response) -> None:
     if not isinstance(problem, dict):
         problem = {}
     raise ApiError({"status": response.status_code, **problem})
-
-
-def _may_pass(error: ClientError) -> bool:
-    """Worth waiting for: a server between two starts, or one whose database is away."""
-    return isinstance(error, NoAnswer) or (isinstance(error, ApiError) and error.status == 503)
-
-
-def _files_of(paths: Sequence[Path]) -> list[tuple[str, Path]]:
-    """Names and places of all files; a folder stands for all it holds but hidden files."""
-    found = []
-    for path in paths:
-        if path.is_dir():
-            inside = [member.relative_to(path) for member in sorted(path.rglob("*"))]
-            found += [
-                (member.as_posix(), path / member)
-                for member in inside
-                if (path / member).is_file() and not any(p.startswith(".") for p in member.parts)
-            ]
-        elif path.is_file():
-            found.append((path.name, path))
-        else:
-            raise ClientError(f"There is no file or folder {path}.")
-    return found
-
-
-def _batches(files: Sequence[tuple[str, Path]]) -> Iterator[list[tuple[str, Path]]]:
-    """Requests of about ``FILES_A_REQUEST`` files that keep a picture and its caption together."""
-    tables = [entry for entry in files if entry[1].name == "metadata.jsonl"]
-    others = sorted((entry for entry in files if entry not in tables), key=_picture_of)
-    batch: list[tuple[str, Path]] = []
-    for _, together in groupby(others, key=_picture_of):
-        if len(batch) >= FILES_A_REQUEST:
-            yield batch
-            batch = []
-        batch += together
-    if batch or tables:
-        yield batch + tables
-
-
-def _picture_of(entry: tuple[str, Path]) -> Path:
-    """What ``dog.png`` and its caption ``dog.txt`` share."""
-    return entry[1].with_suffix("")

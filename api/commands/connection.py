@@ -1,4 +1,4 @@
-"""Where the server is and which key opens it: from the options, else from ``STILLROOM_*``."""
+"""Where the server is and which key opens it: from the options, ``STILLROOM_*``, or a profile."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from api.client import Client, ClientError
+from api.commands import profiles
 from core.config import Settings
 
 Url = Annotated[
@@ -26,6 +27,14 @@ Home = Annotated[
         show_default=False,
     ),
 ]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        "--profile",
+        help="A server of ~/.config/stillroom/profiles.toml, else STILLROOM_PROFILE.",
+        show_default=False,
+    ),
+]
 
 
 class Connection(BaseSettings):
@@ -35,17 +44,33 @@ class Connection(BaseSettings):
 
     url: str = "http://127.0.0.1:8400"
     key: SecretStr = Field(SecretStr(""), description="Empty: the admin key in the home.")
+    profile: str = Field("", description="Empty: the address and the key above.")
 
 
-def connect(url: str | None, home: Path | None) -> Client:
-    """A client for the server that was named; nothing is sent yet."""
+def connect(url: str | None, home: Path | None, profile: str | None = None) -> Client:
+    """A client for the server that was named; nothing is sent yet. A profile comes before the
+    environment, and an address that was given before both."""
     connection = Connection()
+    if name := profile or connection.profile:
+        server = profiles.named(name)
+        return Client(url or server.url, server.key.get_secret_value())
     key = connection.key.get_secret_value() or _admin_key(settings_for(home).admin_key_path)
     return Client(url or connection.url, key)
 
 
 def settings_for(home: Path | None) -> Settings:
     return Settings() if home is None else Settings(home=home)
+
+
+def ready_home(home: Path | None) -> Settings:
+    """For verbs of the administrator, who may write the home: with a database, if no server has
+    made it yet."""
+    from core.db.migrate import upgrade
+
+    settings = settings_for(home)
+    settings.prepare()
+    upgrade(settings.effective_database_url)
+    return settings
 
 
 def _admin_key(path: Path) -> str:

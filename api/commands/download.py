@@ -1,18 +1,30 @@
 """`stillroom download`: an artifact, or all that a job made."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
 from api.answers import Artifact
 from api.client import Client, ClientError, is_folder
-from api.commands.connection import Home, Url, connect
-from api.commands.terminal import bytes_text, line, say, short
+from api.commands import programs
+from api.commands.programs import Program, ProgramName
+from api.commands.terminal import bytes_text, line, say, short, transferring
+from api.commands.verb import Told, verb
 from core.files.digest import sha256_of
 
 
+class Fetched(TypedDict):
+    """A file or a folder that is there now, whole."""
+
+    path: str
+    artifact: str
+    sha256: str
+
+
+@verb
 def download(
+    client: Client,
     what: Annotated[str, typer.Argument(metavar="JOB|ARTIFACT", help="An id.")],
     to: Annotated[
         Path | None,
@@ -20,25 +32,64 @@ def download(
             help="Folder [default: here; for a job, a folder with its id].", dir_okay=True
         ),
     ] = None,
-    url: Url = None,
-    home: Home = None,
-) -> None:
-    """Fetch files; each is checked against its SHA-256 before it takes its name."""
-    with connect(url, home) as client:
-        if what.startswith("job_"):
-            download_all(client, what, to or Path(what))
-        else:
-            artifact = client.artifact(what)
-            _fetch(client, artifact, to or Path(), artifact["name"])
+    program: Annotated[
+        ProgramName | None,
+        typer.Option(
+            "--for",
+            help="The one file that it reads, into its folder, which is --to.",
+            show_default=False,
+        ),
+    ] = None,
+) -> Told:
+    """Fetch files; each is checked against its SHA-256 before it takes its name. One that broke off
+    goes on where it was."""
+    if program is not None:
+        fetched = [_place(client, what, programs.known(program), to)]
+    elif what.startswith("job_"):
+        fetched = download_all(client, what, to or Path(what))
+    else:
+        artifact = client.artifact(what)
+        fetched = [_fetch(client, artifact, to or Path(), artifact["name"])]
+
+    def show() -> None:
+        for each in fetched:
+            line(each["path"])
+
+    return Told(fetched, show)
 
 
-def download_all(client: Client, job_id: str, folder: Path) -> None:
+def _place(client: Client, what: str, program: Program, root: Path | None) -> Fetched:
+    """Puts the file that ``program`` reads where it looks for it, and says what to do there."""
+    if root is None:
+        raise typer.BadParameter(f"Give {program.title}'s folder with --to.")
+    artifact = _readable(client, what) if what.startswith("job_") else client.artifact(what)
+    folder = programs.place(program, artifact, root)
+    job = client.job(artifact["job"]) if artifact["job"] else None
+    name = programs.file_name(artifact, job)
+    fetched = _fetch(client, artifact, folder, name)
+    say(programs.advice(program, artifact, folder / name))
+    return fetched
+
+
+def _readable(client: Client, job_id: str) -> Artifact:
+    """The file of a job's that other programs read."""
+    for artifact in client.artifacts_of(job_id):
+        if artifact["role"] in ("lora_kohya", "checkpoint"):
+            return artifact
+    raise ClientError(
+        f"{job_id} has made no LoRA and no checkpoint: it is {client.job(job_id)['state']}."
+    )
+
+
+def download_all(client: Client, job_id: str, folder: Path) -> list[Fetched]:
     artifacts = list(client.artifacts_of(job_id))
     if not artifacts:
         state = client.job(job_id)["state"]
         raise ClientError(f"{job_id} has made nothing to download: it is {state}.")
-    for artifact, name in zip(artifacts, _names(artifacts), strict=True):
+    return [
         _fetch(client, artifact, folder, name)
+        for artifact, name in zip(artifacts, _names(artifacts), strict=True)
+    ]
 
 
 def _names(artifacts: list[Artifact]) -> list[str]:
@@ -50,7 +101,7 @@ def _names(artifacts: list[Artifact]) -> list[str]:
     ]
 
 
-def _fetch(client: Client, artifact: Artifact, folder: Path, name: str) -> None:
+def _fetch(client: Client, artifact: Artifact, folder: Path, name: str) -> Fetched:
     path = folder / Path(name).name  # names are text of somebody's: never a way out of the folder
     places = _places(artifact, path)
     there = [place for place in places if place.exists()]
@@ -60,9 +111,10 @@ def _fetch(client: Client, artifact: Artifact, folder: Path, name: str) -> None:
             f"{short(path)} is something else already; move it, or give another folder with --to."
         )
     if len(there) < len(places):  # of a folder, a download that broke off leaves the first files
-        client.download(artifact, path)
+        with transferring(path.name) as tell:
+            client.download(artifact, path, tell=tell)
         say(f"{artifact['role']}, {bytes_text(artifact['bytes'])}")
-    line(short(path))
+    return {"path": short(path), "artifact": artifact["id"], "sha256": artifact["sha256"]}
 
 
 def _places(artifact: Artifact, path: Path) -> dict[Path, str]:

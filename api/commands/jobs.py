@@ -1,5 +1,6 @@
 """`fine-tune`, `distill`, `train`, `generate`, `jobs` and what is done to one: work for devices."""
 
+import json
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,11 +10,11 @@ import typer
 from api.answers import Forecast, Job
 from api.client import Client, ClientError
 from api.commands import recipes
-from api.commands.connection import Home, Url, connect
 from api.commands.download import download_all
 from api.commands.follow import follow
 from api.commands.mirror import given, takes
 from api.commands.terminal import bytes_text, facts, line, say, seconds_text, table
+from api.commands.verb import Told, gone, rows, verb
 from core.specs import (
     DistillSpec,
     FineTuneSpec,
@@ -40,6 +41,10 @@ Deadline = Annotated[
         metavar="SECONDS", help="From now: not begun by then, it expires.", show_default=False
     ),
 ]
+Webhook = Annotated[
+    str | None,
+    typer.Option(metavar="ID", help="Is told of the job's changes.", show_default=False),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check it and tell what it would take; queue nothing.")
 ]
@@ -49,6 +54,7 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id.")]
 app = typer.Typer(invoke_without_command=True)
 
 
+@verb
 @takes(
     FineTuneSpec,
     inside={
@@ -59,23 +65,23 @@ app = typer.Typer(invoke_without_command=True)
     called={"sample_prompts": "sample_prompt"},
 )
 def fine_tune(
+    client: Client,
     spec: dict[str, Any],
     name: Name = None,
     priority: Priority = None,
     label: Labels = None,
     after: After = None,
     deadline: Deadline = None,
+    webhook: Webhook = None,
     dry_run: DryRun = False,
     watch: Watch = False,
-    url: Url = None,
-    home: Home = None,
-) -> None:
+) -> Told:
     """Train a LoRA on a dataset; the job's id is printed."""
-    about = _about(name, priority, label, after, deadline)
-    with connect(url, home) as client:
-        _post(client, "fine_tune", spec, about, dry_run=dry_run, stay=watch)
+    about = _about(name, priority, label, after, deadline, webhook)
+    return _post(client, "fine_tune", spec, about, dry_run=dry_run, stay=watch)
 
 
+@verb
 @takes(
     DistillSpec,
     inside={
@@ -86,25 +92,26 @@ def fine_tune(
     called={"sample_prompts": "sample_prompt", "student_layers": "student_layer"},
 )
 def distill(
+    client: Client,
     spec: dict[str, Any],
     name: Name = None,
     priority: Priority = None,
     label: Labels = None,
     after: After = None,
     deadline: Deadline = None,
+    webhook: Webhook = None,
     dry_run: DryRun = False,
     watch: Watch = False,
-    url: Url = None,
-    home: Home = None,
-) -> None:
+) -> Told:
     """Train a smaller UNet to answer as its teacher does; the job's id is printed."""
-    about = _about(name, priority, label, after, deadline)
-    with connect(url, home) as client:
-        _post(client, "distill", spec, about, dry_run=dry_run, stay=watch)
+    about = _about(name, priority, label, after, deadline, webhook)
+    return _post(client, "distill", spec, about, dry_run=dry_run, stay=watch)
 
 
-@takes(GenerateSpec, without={"prompt", "loras", "format"})
+@verb
+@takes(GenerateSpec, without={"prompt", "loras", "image"})
 def generate(
+    client: Client,
     spec: dict[str, Any],
     prompt: Annotated[list[str], typer.Argument(help="What to draw; several make several.")],
     lora: Annotated[
@@ -115,28 +122,40 @@ def generate(
             show_default=False,
         ),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", help="A picture to begin with; it is sent to a dataset of its own."),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(help="How far to go from that picture, above 0 to 1. Default 0.6."),
+    ] = None,
     name: Name = None,
     priority: Priority = None,
     label: Labels = None,
     after: After = None,
     deadline: Deadline = None,
+    webhook: Webhook = None,
     dry_run: DryRun = False,
     watch: Watch = False,
     to: Annotated[
         Path | None, typer.Option(help="Wait, then put the pictures into this folder.")
     ] = None,
-    url: Url = None,
-    home: Home = None,
-) -> None:
+) -> Told:
     """Draw pictures; the job's id is printed."""
     spec["prompt"] = prompt[0] if len(prompt) == 1 else prompt
     spec |= given(loras=[_lora_use(text) for text in lora or []] or None)
-    about, stay = _about(name, priority, label, after, deadline), watch or to is not None
-    with connect(url, home) as client:
-        _post(client, "generate", spec, about, dry_run=dry_run, stay=stay, to=to)
+    about, stay = _about(name, priority, label, after, deadline, webhook), watch or to is not None
+    if strength is not None and start is None:
+        raise typer.BadParameter("--strength says how far to go from the picture of --from.")
+    if start is not None:
+        spec["image"] = _sent(client, start) | given(strength=strength)
+    return _post(client, "generate", spec, about, dry_run=dry_run, stay=stay, to=to)
 
 
+@verb
 def train(
+    client: Client,
     recipe: Annotated[
         str,
         typer.Argument(
@@ -159,37 +178,43 @@ def train(
     label: Labels = None,
     after: After = None,
     deadline: Deadline = None,
+    webhook: Webhook = None,
     dry_run: DryRun = False,
     watch: Watch = False,
-    url: Url = None,
-    home: Home = None,
-) -> None:
+) -> Told:
     """Train as a recipe says; the job's id is printed."""
     kind, spec = recipes.read(recipe)
     spec |= given(dataset=dataset, **{"teacher" if kind == "distill" else "base": base})
     for text in change or []:
         recipes.change(spec, text)
-    about = _about(name, priority, label, after, deadline)
-    with connect(url, home) as client:
-        _post(client, kind, spec, about, dry_run=dry_run, stay=watch)
+    about = _about(name, priority, label, after, deadline, webhook)
+    return _post(client, kind, spec, about, dry_run=dry_run, stay=watch)
 
 
+def _sent(client: Client, picture: Path) -> dict[str, str]:
+    """Where the server has it now."""
+    dataset = client.create_dataset(picture.name)["id"]
+    (item,) = client.upload(dataset, [picture])["items"]
+    if item["id"] is None:
+        raise ClientError(item["problems"][0]["detail"])
+    return {"dataset": dataset, "image": item["id"]}
+
+
+@verb
 def extend(
+    client: Client,
     job_id: JobId,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps after those it has taken.")],
     watch: Watch = False,
-    url: Url = None,
-    home: Home = None,
-) -> None:
+) -> Told:
     """Go on with a finished training in a new job, whose id is printed."""
-    with connect(url, home) as client:
-        _announce(client, client.extend(job_id, steps), watch)
+    return _announced(client, client.extend(job_id, steps), watch)
 
 
-def retry(job_id: JobId, watch: Watch = False, url: Url = None, home: Home = None) -> None:
+@verb
+def retry(client: Client, job_id: JobId, watch: Watch = False) -> Told:
     """Do again what ended without success, in a new job, whose id is printed."""
-    with connect(url, home) as client:
-        _announce(client, client.retry(job_id), watch)
+    return _announced(client, client.retry(job_id), watch)
 
 
 def _post(
@@ -201,30 +226,26 @@ def _post(
     dry_run: bool,
     stay: bool,
     to: Path | None = None,
-) -> None:
+) -> Told:
     """Submits a job, or only tells what it would take."""
     _take_artifacts(client, kind, spec)
     if dry_run:
-        _tell(client.rehearse(kind, spec))
-    else:
-        _announce(client, client.submit(kind, spec, **about), stay, to)
+        return _foretold(client.rehearse(kind, spec))
+    return _announced(client, client.submit(kind, spec, **about), stay, to)
 
 
-def _tell(forecast: Forecast) -> None:
+def _foretold(forecast: Forecast) -> Told:
     """What a dry run found; the command ends with 1 where no device holds the job."""
     seconds = forecast["seconds"]
-    facts(
-        [
-            ("steps", forecast["steps"]),
-            ("takes", "not measured here yet" if seconds is None else seconds_text(seconds)),
-            ("told by", forecast["basis"]),
-            ("memory", bytes_text(forecast["peak_memory_bytes"])),
-            ("disk", bytes_text(forecast["disk_bytes"])),
-            ("fits", "yes" if forecast["fits"] else "no device here has the memory"),
-        ]
-    )
-    if not forecast["fits"]:
-        raise typer.Exit(1)
+    told = [
+        ("steps", forecast["steps"]),
+        ("takes", "not measured here yet" if seconds is None else seconds_text(seconds)),
+        ("told by", forecast["basis"]),
+        ("memory", bytes_text(forecast["peak_memory_bytes"])),
+        ("disk", bytes_text(forecast["disk_bytes"])),
+        ("fits", "yes" if forecast["fits"] else "no device here has the memory"),
+    ]
+    return Told(forecast, lambda: facts(told), code=0 if forecast["fits"] else 1)
 
 
 def _lora_use(text: str) -> dict[str, Any]:
@@ -271,6 +292,7 @@ def _about(
     labels: list[str] | None,
     after: str | None,
     deadline: float | None,
+    webhook: str | None,
 ) -> dict[str, Any]:
     """What stands beside the spec."""
     pairs = [label.partition(":") for label in labels or []]
@@ -280,38 +302,46 @@ def _about(
         labels={key: value for key, _, value in pairs} or None,
         after=after,
         deadline_seconds=deadline,
+        webhook=webhook,
     )
 
 
-def _announce(client: Client, job: Job, stay: bool, to: Path | None = None) -> None:
-    line(job["id"])
+def _announced(client: Client, job: Job, stay: bool, to: Path | None = None) -> Told:
+    """The job's id; or what became of it, where somebody stays for that."""
     if not stay:
-        say(f"Queued. See it with `stillroom watch {job['id']}`.")
-        return
-    job = _stay(client, job["id"])
-    if to is not None and job["state"] == "succeeded":
-        download_all(client, job["id"], to)
-    raise typer.Exit(EXIT_CODES[job["state"]])
+
+        def queued() -> None:
+            line(job["id"])
+            say(f"Queued. See it with `stillroom watch {job['id']}`.")
+
+        return Told(job, queued)
+    ended = _stay(client, job["id"])
+    wanted = to is not None and ended["state"] == "succeeded"
+    fetched = download_all(client, job["id"], to) if wanted and to else []
+
+    def show() -> None:
+        line(job["id"])
+        for each in fetched:
+            line(each["path"])
+
+    return Told({**ended, "files": fetched}, show, code=EXIT_CODES[ended["state"]])
 
 
 @app.callback()
+@verb
 def list_jobs(
-    context: typer.Context,
+    client: Client,
     kind: Annotated[str | None, typer.Option(help="fine_tune, distill or generate.")] = None,
     state: Annotated[str | None, typer.Option(help="queued, running, succeeded, ...")] = None,
     limit: Annotated[int, typer.Option(min=1, help="The newest so many.")] = 50,
-    url: Url = None,
-    home: Home = None,
-) -> None:
+) -> Told:
     """Jobs: the newest, or one."""
-    if context.invoked_subcommand is not None:
-        return
-    with connect(url, home) as client:
-        rows = [
-            (job["id"], job["kind"], job["state"], _done(job), job["name"], job["created_at"])
-            for job in islice(client.list_jobs(kind=kind, state=state), limit)
-        ]
-    table(("id", "kind", "state", "done", "name", "made"), rows)
+    found = list(islice(client.list_jobs(kind=kind, state=state), limit))
+    return rows(found, ("id", "kind", "state", "done", "name", "made"), _row)
+
+
+def _row(job: Job) -> tuple[object, ...]:
+    return (job["id"], job["kind"], job["state"], _done(job), job["name"], job["created_at"])
 
 
 def _done(job: Job) -> str:
@@ -319,63 +349,106 @@ def _done(job: Job) -> str:
 
 
 @app.command()
-def show(job_id: JobId, url: Url = None, home: Home = None) -> None:
+@verb
+def show(client: Client, job_id: JobId) -> Told:
     """One job, and what it made."""
-    with connect(url, home) as client:
-        job = client.job(job_id)
-        artifacts = list(client.artifacts_of(job_id))
-    facts(
-        [
-            ("id", job["id"]),
-            ("name", job["name"]),
-            ("kind", job["kind"]),
-            ("state", job["state"]),
-            ("done", _done(job)),
-            ("error", job["error"] and job["error"]["detail"]),
-            ("device", job["device"]),
-            ("spec sha256", recipes.sha256_of(job)),
-            *((f"  {field}", value) for field, value in job["spec"].items()),
-            ("made", job["created_at"]),
-            ("finished", job["finished_at"]),
-        ]
-    )
-    if artifacts:
-        table(("artifact", "role", "name"), [(a["id"], a["role"], a["name"]) for a in artifacts])
+    job = client.job(job_id)
+    artifacts = list(client.artifacts_of(job_id))
+
+    def tell() -> None:
+        facts(
+            [
+                ("id", job["id"]),
+                ("name", job["name"]),
+                ("kind", job["kind"]),
+                ("state", job["state"]),
+                ("done", _done(job)),
+                ("error", job["error"] and job["error"]["detail"]),
+                ("device", job["device"]),
+                ("spec sha256", recipes.sha256_of(job)),
+                *((f"  {field}", value) for field, value in job["spec"].items()),
+                ("made", job["created_at"]),
+                ("finished", job["finished_at"]),
+            ]
+        )
+        if artifacts:
+            made = [(a["id"], a["role"], a["name"]) for a in artifacts]
+            table(("artifact", "role", "name"), made)
+
+    return Told({"job": job, "artifacts": artifacts}, tell)
 
 
 @app.command()
+@verb
+def delete(client: Client, job_id: JobId) -> Told:
+    """Delete a job that has ended, with all that it made."""
+    client.delete_job(job_id)
+    return gone(job_id)
+
+
+@app.command()
+@verb
 def spec(
+    client: Client,
     job_id: JobId,
     to: Annotated[Path | None, typer.Option(help="A file, in place of the terminal.")] = None,
-    url: Url = None,
-    home: Home = None,
-) -> None:
+) -> Told:
     """What a job was asked to do, as a recipe that `train` takes."""
-    with connect(url, home) as client:
-        text = recipes.write(client.job(job_id))
+    job = client.job(job_id)
+    text = recipes.write(job)
     if to is None:
-        line(text)
-    else:
-        to.write_text(text + "\n", encoding="utf-8")
+        return Told(job["spec"], lambda: line(text))
+    to.write_text(text + "\n", encoding="utf-8")
+    return Told(job["spec"], lambda: None)
 
 
-def watch(job_id: JobId, url: Url = None, home: Home = None) -> None:
+@verb
+def watch(client: Client, job_id: JobId) -> Told:
     """Follow a job until it ends: 0 succeeded, 1 failed, 2 cancelled, 3 expired."""
-    with connect(url, home) as client:
-        job = _stay(client, job_id)
-    raise typer.Exit(EXIT_CODES[job["state"]])
+    job = _stay(client, job_id)
+    return Told(job, lambda: None, code=EXIT_CODES[job["state"]])
 
 
+@verb
+def events(
+    client: Client,
+    job_id: JobId,
+    after: Annotated[int, typer.Option(min=0, help="The last number you have seen.")] = 0,
+) -> Told:
+    """What happened to a job, oldest first."""
+    return rows(
+        list(client.events(job_id, after)),
+        ("seq", "at", "type", "attempt", "what"),
+        lambda event: (
+            event["seq"],
+            event["at"],
+            event["type"],
+            event["attempt"],
+            json.dumps(event["data"], ensure_ascii=False),
+        ),
+    )
+
+
+@verb
+def metrics(client: Client, job_id: JobId) -> Told:
+    """A training's losses and their parts, a row a reading."""
+    series = client.metrics(job_id)
+    terms = list(series["terms"])
+    columns = ("step", "loss", "learning_rate", "seconds_per_step")
+    values = [series[name] for name in columns] + [series["terms"][name] for name in terms]
+    readings = list(zip(*values, strict=True))
+    return Told(series, lambda: table((*columns, *terms), readings))
+
+
+@verb
 def logs(
+    client: Client,
     job_id: JobId,
     tail: Annotated[int, typer.Option(min=1, max=500, help="So many of the last lines.")] = 100,
-    url: Url = None,
-    home: Home = None,
-) -> None:
+) -> Told:
     """What a job's runner wrote last."""
-    with connect(url, home) as client:
-        for each in client.logs(job_id, tail):
-            line(each)
+    lines = client.logs(job_id, tail)
+    return Told({"lines": lines}, lambda: line("\n".join(lines)) if lines else None)
 
 
 def _stay(client: Client, job_id: str) -> Job:
@@ -397,24 +470,24 @@ def ending(job: Job) -> str:
     return f"{job['id']} {job['state']}."
 
 
-def cancel(job_id: JobId, url: Url = None, home: Home = None) -> None:
+@verb
+def cancel(client: Client, job_id: JobId) -> Told:
     """End a job: at once where it waits, after the present step where it runs."""
-    with connect(url, home) as client:
-        job = client.cancel(job_id)
-    ended = job["state"] == "cancelled"
-    say(f"{job_id} {'is cancelled' if ended else 'ends after its present step'}.")
+    job = client.cancel(job_id)
+    now = "is cancelled" if job["state"] == "cancelled" else "ends after its present step"
+    return Told(job, lambda: say(f"{job_id} {now}."))
 
 
-def pause(job_id: JobId, url: Url = None, home: Home = None) -> None:
+@verb
+def pause(client: Client, job_id: JobId) -> Told:
     """Take a job out of the queue, or off its device after this step; a training is saved."""
-    with connect(url, home) as client:
-        job = client.pause(job_id)
+    job = client.pause(job_id)
     now = "is paused" if job["state"] == "paused" else "pauses after its present step"
-    say(f"{job_id} {now}; `stillroom resume {job_id}` lets it go on.")
+    return Told(job, lambda: say(f"{job_id} {now}; `stillroom resume {job_id}` lets it go on."))
 
 
-def resume(job_id: JobId, url: Url = None, home: Home = None) -> None:
+@verb
+def resume(client: Client, job_id: JobId) -> Told:
     """Let a paused job go on from where it was saved."""
-    with connect(url, home) as client:
-        job = client.resume(job_id)
-    say(f"{job_id} is {job['state']}.")
+    job = client.resume(job_id)
+    return Told(job, lambda: say(f"{job_id} is {job['state']}."))

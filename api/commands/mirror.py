@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-Command = Callable[..., None]
+Command = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ def takes(
 
     def give(command: Command) -> Command:
         @wraps(command)
-        def with_options(**arguments: Any) -> None:
+        def with_options(**arguments: Any) -> Any:
             told: dict[str, Any] = {}
             for option in options:
                 value = arguments.pop(option.name)
                 if value is not None:
                     _put(told, option.path, value)
-            command(spec=told, **arguments)
+            return command(spec=told, **arguments)
 
         own = [p for p in inspect.signature(command).parameters.values() if p.name != "spec"]
         parameters = [*own, *(option.parameter for option in options)]

@@ -1,10 +1,21 @@
 """What is said: tables and bars for people, tab-separated lines when nobody watches."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 
 out = Console(highlight=False)
@@ -38,6 +49,41 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
     for name, value in pairs:
         if value not in (None, "", {}, []):
             line(f"{name:<12}" if out.is_terminal else name, value)
+
+
+@contextmanager
+def counting() -> Iterator[Callable[[int, int], None]]:
+    """A bar of unknown length at a terminal, while somebody tells how many pictures are in and how
+    many were left out; nothing in a pipe."""
+    words = TextColumn("{task.description}")
+    columns = (SpinnerColumn(), BarColumn(30), words, TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+
+        def tell(images: int, left_out: int) -> None:
+            bar.update(task, description=f"{images:,} pictures, {left_out:,} left out")
+
+        yield tell
+
+
+@contextmanager
+def transferring(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar at a terminal, while somebody tells how many bytes have come or gone, and of how many;
+    nothing in a pipe."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(30),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task(name, total=None)
+
+        def tell(done_bytes: int, total_bytes: int) -> None:
+            bar.update(task, completed=done_bytes, total=total_bytes)
+
+        yield tell
 
 
 def seconds_text(seconds: float) -> str:

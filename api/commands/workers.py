@@ -5,50 +5,56 @@ from typing import Annotated
 import typer
 
 from api.answers import Worker
-from api.commands.connection import Home, Url, connect
+from api.client import Client
 from api.commands.terminal import bytes_text, say, seconds_text, table
+from api.commands.verb import Told, rows, verb
 
 WorkerId = Annotated[str, typer.Argument(metavar="ID", help="A worker's id.")]
 
 app = typer.Typer(invoke_without_command=True, help="Workers: list them, hold one back.")
 
 
-def queue(url: Url = None, home: Home = None) -> None:
+@verb
+def queue(client: Client) -> Told:
     """Your jobs that wait for a device, in their order."""
-    with connect(url, home) as client:
-        told = client.queue()
-    rows = [
-        (place["position"], place["job"], _seconds(place["eta_seconds"])) for place in told["items"]
-    ]
-    table(("place", "job", "begins in"), rows)
-    say(f"Of everybody's, {told['depth']} wait for a device and {told['running']} run.")
+    told = client.queue()
+
+    def show() -> None:
+        table(
+            ("place", "job", "begins in"),
+            [
+                (place["position"], place["job"], _seconds(place["eta_seconds"]))
+                for place in told["items"]
+            ],
+        )
+        say(f"Of everybody's, {told['depth']} wait for a device and {told['running']} run.")
+
+    return Told(told, show)
 
 
 @app.callback()
-def list_workers(context: typer.Context, url: Url = None, home: Home = None) -> None:
+@verb
+def list_workers(client: Client) -> Told:
     """Workers: list them, hold one back."""
-    if context.invoked_subcommand is not None:
-        return
-    with connect(url, home) as client:
-        rows = [_row(worker) for worker in client.list_workers()]
-    table(("id", "device", "role", "state", "memory", "resident", "job", "beat", "why"), rows)
+    columns = ("id", "device", "role", "state", "memory", "resident", "job", "beat", "why")
+    return rows(list(client.list_workers()), columns, _row)
 
 
 @app.command()
-def drain(worker_id: WorkerId, url: Url = None, home: Home = None) -> None:
+@verb
+def drain(client: Client, worker_id: WorkerId) -> Told:
     """Hold a device back: it ends what it runs and takes nothing more."""
-    with connect(url, home) as client:
-        worker = client.drain_worker(worker_id)
+    worker = client.drain_worker(worker_id)
     then = f"`stillroom workers release {worker_id}` lets it take jobs again"
-    say(f"{worker['device']} takes no further job; {then}.")
+    return Told(worker, lambda: say(f"{worker['device']} takes no further job; {then}."))
 
 
 @app.command()
-def release(worker_id: WorkerId, url: Url = None, home: Home = None) -> None:
+@verb
+def release(client: Client, worker_id: WorkerId) -> Told:
     """Let a device take jobs again, after a drain or out of quarantine."""
-    with connect(url, home) as client:
-        worker = client.release_worker(worker_id)
-    say(f"{worker['device']} takes jobs again.")
+    worker = client.release_worker(worker_id)
+    return Told(worker, lambda: say(f"{worker['device']} takes jobs again."))
 
 
 def _row(worker: Worker) -> tuple[object, ...]:

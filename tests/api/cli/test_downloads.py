@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from api.commands import download
+from api.client import ClientError
+from api.commands import download, programs
 from tests.api.cli.conftest import Run
 from tests.api.live import Answer, answering
 
@@ -53,3 +54,75 @@ def test_artifacts_of_one_name_are_told_apart() -> None:
         an_artifact(3, "a.png", b""),
     ]
     assert download._names(made) == ["art_1-a.png", "b.png", "art_3-a.png"]
+
+
+def a_lora(**more: Any) -> Any:
+    made = an_artifact(1, "lora_kohya_ssd1b.safetensors", b"weights")
+    about = {"kind": "lora", "format": "kohya", "role": "lora_kohya", "base": "ssd-1b"}
+    told = {"trigger": None, "instance_prompt": "a photo of sks dog"}
+    return made | about | {"layout": "ssd-1b", "job": "job_1", "metadata": told} | more
+
+
+def a_checkpoint() -> Any:
+    return a_lora(kind="unet", format="original", role="checkpoint", metadata={})
+
+
+@pytest.mark.parametrize(
+    ("program", "made", "place", "words"),
+    [
+        ("comfyui", a_lora(), "models/loras", "SSD-1B-A1111.safetensors) and load it with"),
+        ("a1111", a_lora(base="sdxl"), "models/Lora", "<lora:my-dog:1>"),
+        ("forge", a_checkpoint(), "models/Stable-diffusion", "choose the checkpoint my-dog"),
+    ],
+)
+def test_a_file_is_put_where_a_program_looks(
+    program: str,
+    made: Any,
+    place: str,
+    words: str,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STILLROOM_KEY", "any")
+
+    def answer(path: str) -> Answer:
+        if path.startswith("/v1/jobs/job_1/artifacts"):
+            other = a_lora(id="art_0", role="lora", format="peft")
+            return 200, {"items": [other, made], "next_cursor": None}
+        if path == "/v1/jobs/job_1":
+            return 200, {"id": "job_1", "name": "my dog", "state": "succeeded"}
+        return 200, b"weights" if path == "/v1/artifacts/art_1/content" else made
+
+    with answering(answer) as url:
+        rest = ("--for", program, "--url", url)
+        code, _, err = run("download", "job_1", "--to", str(tmp_path), *rest)
+        assert (code, "folder: there is no" in err) == (1, True)
+        (tmp_path / place).mkdir(parents=True)
+        for _ in range(2):
+            code, _, err = run("download", "job_1", "--to", str(tmp_path), *rest)
+            assert code == 0, err
+        assert (tmp_path / place / "my-dog.safetensors").read_bytes() == b"weights"
+        assert words in err
+        assert "a photo of sks dog" in err or made["kind"] == "unet"
+        assert run("download", "job_1", *rest)[0] == 2, "where is it?"
+
+
+@pytest.mark.parametrize(
+    ("name", "trigger", "called"),
+    [
+        ("../../etc", None, "etc"),
+        (None, "sks dog", "sks-dog"),
+        (None, None, "job_1"),
+        ("…", None, "job_1"),
+    ],
+)
+def test_names_for_programs_are_names(name: str | None, trigger: str | None, called: str) -> None:
+    job: Any = {"name": name}
+    made = a_lora(metadata={"trigger": trigger})
+    assert programs.file_name(made, job) == f"{called}.safetensors"
+
+
+def test_a_program_is_told_apart_from_what_it_cannot_read(tmp_path: Path) -> None:
+    with pytest.raises(ClientError, match="in peft form"):
+        programs.place(programs.known("comfyui"), a_lora(format="peft"), tmp_path)

@@ -4,13 +4,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from api.client import Client
 from api.commands import recipes
+from core import bases
 from core.specs import SPECS, DistillSpec, FineTuneSpec, GenerateSpec
 from tests.api.cli.conftest import Run, last_id
 from tests.api.live import Live
+from tests.support import loras
 
 
 def test_dataset_is_created_filled_listed_and_shown(on_server: Run, pictures: Path) -> None:
@@ -28,6 +31,7 @@ def test_dataset_is_created_filled_listed_and_shown(on_server: Run, pictures: Pa
     assert listed[dataset] == ["robot", "instance", "5", "ready"]
     shown = on_server("dataset", "show", dataset)[1]
     assert "robot-3.png\t256x256" in shown
+    assert "advice\t5 of 5 pictures have a side below 512 pixels" in shown
 
 
 def test_job_is_submitted_listed_shown_cancelled_and_watched(
@@ -168,6 +172,26 @@ def test_extend_passes_the_steps_on(on_server: Run, pictures: Path) -> None:
     on_server("cancel", job)
 
 
+def test_a_lora_is_uploaded_for_generate(on_server: Run, tmp_path: Path) -> None:
+    path = tmp_path / "dog.safetensors"
+    path.write_bytes(loras.file_of(loras.spelt(loras.kohya, loras.unet_pairs(rank=2), 1)))
+    code, out, err = on_server("upload", str(path), "--name", "my dog")
+    lora = out.strip()
+    assert code == 0
+    assert "kohya, layout ssd-1b, " in err
+    assert on_server("upload", str(path))[1].strip() == lora
+    job = on_server("generate", "x", "--base", "nano-ssd-1b", "--lora", f"{lora}:0.5")[1].strip()
+    assert lora in on_server("jobs", "show", job)[1]
+    on_server("cancel", job)
+    part = loras.unet_pairs(modules=("down_blocks.1.attentions.0.proj_in",))
+    path.write_bytes(loras.file_of(loras.spelt(loras.peft, part)))
+    assert "use it with the base it was trained on" in on_server("upload", str(path))[2]
+    path.write_bytes(b"x")
+    code, out, err = on_server("upload", str(path))
+    assert (code, out) == (1, "")
+    assert "dog.safetensors is no safetensors file" in err
+
+
 def test_generate_sends_what_was_given_and_no_more(
     run: Run, live: Live, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,7 +240,7 @@ def test_generate_sends_what_was_given_and_no_more(
     [
         ("fine-tune", FineTuneSpec, {"lora", "prior", "sample"}),
         ("distill", DistillSpec, {"student", "loss", "sample"}),
-        ("generate", GenerateSpec, {"prompt", "loras", "format"}),
+        ("generate", GenerateSpec, {"prompt", "loras", "image"}),
     ],
 )
 def test_every_field_that_this_version_honours_has_an_option(
@@ -262,6 +286,27 @@ def test_models_are_listed(on_server: Run) -> None:
     assert "stillroom models pull ssd-1b" in out
 
 
+def test_a_model_is_added_listed_and_removed(on_server: Run) -> None:
+    path = str(bases.NANO_SSD_1B)
+    code, out, err = on_server("models", "add", "mine", path, "--v-prediction", "--licence", "mit")
+    assert (code, out) == (0, "")
+    assert "mine is there: layout ssd-1b, 64 px, predicts v_prediction." in err
+    assert "mine\tssd-1b\t4,101,524\t64\tThe base model 'mine'" in on_server("models", "list")[1]
+    assert on_server("models", "remove", "mine") == (0, "", "mine is gone from this home.\n")
+    assert "mine" not in on_server("models")[1]
+    code, _, err = on_server("models", "remove", "mine")
+    assert (code, err) == (1, "No base model of the name 'mine' was added here.\n")
+
+
+def test_what_is_no_model_is_a_sentence(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.ckpt").write_bytes(b"")
+    path, home = str(tmp_path / "mine.ckpt"), str(tmp_path / "home")
+    code, out, err = run("models", "add", "mine", path, "--home", home)
+    assert (code, out) == (1, "")
+    assert err.startswith("mine.ckpt is a pickle")
+    assert err.count("\n") == 1
+
+
 def test_unknown_model_cannot_be_pulled(run: Run, tmp_path: Path) -> None:
     code, out, err = run("models", "pull", "sdxxl", "--home", str(tmp_path))
     assert (code, out) == (1, "")
@@ -273,3 +318,15 @@ def test_download_of_a_job_that_made_nothing_says_so(on_server: Run, tmp_path: P
     code, _, err = on_server("download", job, "--to", str(tmp_path))
     assert (code, err) == (1, f"{job} has made nothing to download: it is queued.\n")
     on_server("cancel", job)
+
+
+def test_a_link_is_made_and_opens_what_it_names(on_server: Run, live: Live, tmp_path: Path) -> None:
+    file = tmp_path / "robot.safetensors"
+    file.write_bytes(loras.file_of(loras.spelt(loras.peft, loras.unet_pairs(rank=2))))
+    lora = on_server("upload", str(file))[1].strip()
+    code, out, err = on_server("link", lora, "--expires-in", "90")
+    assert code == 0
+    assert f"Opens {lora} without a key until" in err
+    assert httpx.get(out.strip()).content == file.read_bytes()
+    code, _, err = on_server("link", lora, "--expires-in", "5")
+    assert (code, "greater than or equal to 60" in err) == (1, True)

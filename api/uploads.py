@@ -1,0 +1,64 @@
+"""Files on their way to a server: which, in which requests, and how far they are."""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from api.client_errors import ClientError
+
+FILES_A_REQUEST = 200
+"""The server takes 1,000; each is an open file here, and 256 of those is a common limit."""
+
+Batch = Sequence[tuple[str, Path]]
+"""Files of one request, by the names that they are sent under."""
+
+
+class Counted(io.FileIO):
+    """A file that tells how many bytes were read of it, each time that some are."""
+
+    def __init__(self, path: Path, tell: Callable[[int], None]) -> None:
+        super().__init__(path)
+        self._tell = tell
+
+    def read(self, size: int | None = -1) -> bytes:
+        content = super().read(-1 if size is None else size) or b""
+        self._tell(len(content))
+        return content
+
+
+def files_of(paths: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Names and places of all files; a folder stands for all it holds but hidden files."""
+    found = []
+    for path in paths:
+        if path.is_dir():
+            inside = [member.relative_to(path) for member in sorted(path.rglob("*"))]
+            found += [
+                (member.as_posix(), path / member)
+                for member in inside
+                if (path / member).is_file() and not any(p.startswith(".") for p in member.parts)
+            ]
+        elif path.is_file():
+            found.append((path.name, path))
+        else:
+            raise ClientError(f"There is no file or folder {path}.")
+    return found
+
+
+def batches(files: Sequence[tuple[str, Path]]) -> Iterator[list[tuple[str, Path]]]:
+    """Requests of about ``FILES_A_REQUEST`` files that keep a picture and its caption together."""
+    tables = [entry for entry in files if entry[1].name == "metadata.jsonl"]
+    others = sorted((entry for entry in files if entry not in tables), key=_picture_of)
+    batch: list[tuple[str, Path]] = []
+    for _, together in groupby(others, key=_picture_of):
+        if len(batch) >= FILES_A_REQUEST:
+            yield batch
+            batch = []
+        batch += together
+    if batch or tables:
+        yield batch + tables
+
+
+def _picture_of(entry: tuple[str, Path]) -> Path:
+    """What ``dog.png`` and its caption ``dog.txt`` share."""
+    return entry[1].with_suffix("")
