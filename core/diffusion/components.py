@@ -1,6 +1,7 @@
 """The parts of an SDXL pipeline, loaded once and shared by whoever draws or trains."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from safetensors import safe_open
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from core.errors import BaseNotAvailable
@@ -45,6 +47,12 @@ class Components:
     def part_folder(self, part: str) -> Path:
         """Where ``unet``, ``vae``, ``tokenizer_2`` ... was loaded from."""
         return self.unet_folder if part == "unet" else self.folder / part
+
+    @property
+    def held_bytes(self) -> int:
+        """Of the device's memory."""
+        parts = (self.unet, self.vae, self.text_encoder, self.text_encoder_2)
+        return sum(weight.nbytes for part in parts for weight in part.state_dict().values())
 
     @property
     def pooled_width(self) -> int:
@@ -113,6 +121,12 @@ def load_unet(folder: Path, *, device: torch.device, dtype: torch.dtype) -> UNet
     return unet
 
 
+def count_weights(folder: Path, unet_folder: Path | None = None) -> int:
+    """How many numbers ``load`` would hold, told from the files' headers."""
+    folders = [folder / part for part in ("vae", "text_encoder", "text_encoder_2")]
+    return sum(_count_in(each) for each in [*folders, unet_folder or folder / "unet"])
+
+
 def shape_of(components: Components) -> UNetShape:
     """Of the UNet that is loaded."""
     unet = components.unet
@@ -138,6 +152,15 @@ def _module(kind: Any, folder: Path, device: torch.device, dtype: torch.dtype) -
         local_files_only=True,
     )
     return module.to(device).eval().requires_grad_(False)
+
+
+def _count_in(folder: Path) -> int:
+    variant, count = _variant(folder), 0
+    for path in folder.glob("*.safetensors"):
+        if (".fp16." in path.name) == (variant == "fp16"):
+            with safe_open(path, framework="pt") as file:
+                count += sum(math.prod(file.get_slice(key).get_shape()) for key in file.keys())  # noqa: SIM118
+    return count
 
 
 def _variant(folder: Path) -> str | None:

@@ -5,27 +5,21 @@ alpha of its own. diffusers' converter loses the alpha, so this is ours.
 """
 
 import hashlib
-import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save, save_file
 from torch import Tensor
 
 from core.diffusion.lora_file import Pair
-from core.errors import LayoutMismatch
 from core.files.atomic import replacing
 from core.files.safetensors_header import order_metadata
-from core.layouts import SDXL, Layout
+from core.layouts import Layout
+from core.loras.names import kohya_key
 
-_PREFIX, _A, _B, _ALPHA = "lora_unet_", ".lora_down.weight", ".lora_up.weight", ".alpha"
-_LEVEL = re.compile(r"(down|up)_blocks\.(\d)\.attentions\.(\d)\.(.+)")
-_MIDDLE = re.compile(r"mid_block\.attentions\.0\.(.+)")
-_LEVEL_BLOCKS = 3
-"""Of a level: two ResNets with their transformers and a downsampler, or three and an upsampler."""
+_A, _B, _ALPHA = ".lora_down.weight", ".lora_up.weight", ".alpha"
 
 
 def file_name(layout: Layout) -> str:
@@ -56,7 +50,7 @@ def write(
     """
     tensors: dict[str, Tensor] = {}
     for module, pair in pairs.items():
-        name = key_of(module)
+        name = kohya_key(module)
         tensors[name + _A] = pair.a_RI.detach().cpu().contiguous()
         tensors[name + _B] = pair.b_OR.detach().cpu().contiguous()
         tensors[name + _ALPHA] = torch.tensor(alpha)
@@ -84,51 +78,6 @@ def write(
     with replacing(path) as aside:
         save_file(tensors, aside, metadata=metadata)
         order_metadata(aside)
-
-
-def is_one(path: Path) -> bool:
-    """Whether a file has kohya's keys."""
-    with safe_open(path, framework="pt") as file:
-        return all(key.startswith("lora_") for key in file.keys())  # noqa: SIM118
-
-
-def read(path: Path) -> dict[str, tuple[Pair, float]]:
-    """Pairs in float32 on the CPU and their alphas, by module of diffusers' UNet.
-
-    Raises:
-        LayoutMismatch: a key is of another kind, or part of a module is missing; names it.
-    """
-    with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-    modules = {key_of(module): module for module in SDXL.linear_modules()}
-    found: dict[str, tuple[Pair, float]] = {}
-    for name in sorted({key.partition(".")[0] for key in tensors}):
-        if name not in modules:
-            raise LayoutMismatch(f"`{name}` is no linear layer of an SDXL UNet's transformers")
-        pair = Pair(_part(tensors, name + _A), _part(tensors, name + _B))
-        found[modules[name]] = (pair, _part(tensors, name + _ALPHA).item())
-    return found
-
-
-def key_of(module: str) -> str:
-    """``down_blocks.1.attentions.0.proj_in`` is ``lora_unet_input_blocks_4_1_proj_in``."""
-    if middle := _MIDDLE.fullmatch(module):
-        original = f"middle_block.1.{middle[1]}"
-    else:
-        level = _LEVEL.fullmatch(module)
-        assert level, f"{module} is in no transformer"
-        side, number, attention, rest = level.groups()
-        place = _LEVEL_BLOCKS * int(number) + int(attention)
-        # the way down begins with a convolution
-        blocks = f"input_blocks.{place + 1}" if side == "down" else f"output_blocks.{place}"
-        original = f"{blocks}.1.{rest}"
-    return _PREFIX + original.replace(".", "_")
-
-
-def _part(tensors: Mapping[str, Tensor], key: str) -> Tensor:
-    if key not in tensors:
-        raise LayoutMismatch(f"the LoRA lacks `{key}`")
-    return tensors[key]
 
 
 def _short(layout: Layout) -> str:

@@ -14,7 +14,7 @@ from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from core.diffusion.adapter import Adapter
+from core.diffusion.adapter import Updates
 from core.diffusion.components import Components
 from core.diffusion.hooks import Hook, hooked
 from core.diffusion.lora_file import Pair
@@ -51,16 +51,16 @@ class Lora(nn.Module):
             self.b.append(nn.Parameter(b_OR.to(layer.weight.device)))
 
     @torch.no_grad()
-    def begin_with(self, adapter: Adapter) -> None:
+    def begin_with(self, updates: Updates) -> None:
         """Takes another LoRA's matrices over, so that it does what that one does.
 
         Raises:
             LayoutMismatch: it has other modules, or a module in another size; names it.
         """
-        if odd := sorted(adapter.keys() ^ set(self.targets)):
+        if odd := sorted(updates.keys() ^ set(self.targets)):
             raise LayoutMismatch(f"only one of the two LoRAs has `{odd[0]}`: their targets differ")
         for name, a_RI, b_OR in zip(self.targets, self.a, self.b, strict=True):
-            theirs = adapter[name]
+            theirs = updates[name]
             if theirs.a_RI.shape != a_RI.shape or theirs.b_OR.shape != b_OR.shape:
                 raise LayoutMismatch(
                     f"`{name}` is of another size or rank in the LoRA to begin with"

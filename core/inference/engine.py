@@ -1,197 +1,194 @@
-"""Pictures from a spec, one at a time, with what made them written inside.
+"""Pictures from requests, several at a time.
 
-The same request gives the same bytes on one device: noise is drawn on the CPU from the picture's
-own seed, and nothing that moves (ids, times, versions) goes into the file.
+The same request alone gives the same bytes on one device: noise is drawn on the CPU from each
+picture's own seed. Rows of several requests may share a batch; pixels then differ by rounding.
+What fails, fails for its own request.
 """
 
-import json
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import groupby
 
-import torch
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image, ImageOps
+from torch import nn
 
-from core.diffusion import adapter, conditioning, latents, sampling
+from core.diffusion import latents, prompts
+from core.diffusion.adapter import Adapter, Updates
 from core.diffusion.components import Components
 from core.diffusion.conditioning import Conditioning
-from core.errors import OutOfMemory
-from core.files.atomic import replacing
-from core.files.digest import sha256_of
+from core.diffusion.picture import open_picture
+from core.diffusion.sampling import Beginning
+from core.estimate import MAX_ROWS
+from core.full_memory import is_full_memory
 from core.inference import adapters
+from core.inference.adapters import Stack
+from core.inference.batch import Batch, Row
+from core.inference.lora_shelf import LoraShelf
+from core.inference.memo import Memo
+from core.inference.request import Failure, Lora, Progress, Request
 from core.specs import MAX_SEED, GenerateSpec
 
-A1111_SAMPLERS = {
-    "euler": ("Euler", "Automatic"),
-    "euler_a": ("Euler a", "Automatic"),
-    "ddim": ("DDIM", "Automatic"),
-    "dpmpp_2m_karras": ("DPM++ 2M", "Karras"),
-    "unipc": ("UniPC", "Automatic"),
-    "lcm": ("LCM", "Automatic"),
-}
-"""Sampler and schedule type, as the web UI calls ours."""
+_TEXT_BYTES = 128 * 1024**2
+"""Of encoded prompts: some two hundred of SDXL's, with their negatives, in half precision."""
+_STACK_BYTES = 512 * 1024**2
+"""Of composed stacks, on the device: some ten of rank 16 for SSD-1B in half precision."""
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A finished picture; ``index`` counts through the whole request from 0. Sizes in pixels."""
+class Engine:
+    """Draws with one base."""
 
-    path: Path
-    prompt: str
-    seed: int
-    width: int
-    height: int
-    index: int
-
-
-@dataclass(frozen=True)
-class DenoiseReport:
-    """After a denoising step of picture ``image``; ``picture`` once it is on disk."""
-
-    image: int  # 0-based
-    images: int
-    step: int  # 1 after the first
-    steps: int
-    picture: Picture | None = None
-
-
-def generate(
-    spec: GenerateSpec,
-    components: Components,
-    loras: Sequence[tuple[Path, float]],
-    out: Path,
-) -> Generator[DenoiseReport, None, None]:
-    """Yields after each denoising step, and once more for each finished picture.
-
-    Closing the generator stops it between two steps; the components are as they were in any case.
-
-    Args:
-        spec: with its seed filled in.
-        components: the base that ``spec.base`` names.
-        loras: files and weights, in the order of ``spec.loras``.
-        out: folder for the pictures.
-
-    Raises:
-        LayoutMismatch: a LoRA does not fit the base; names the module.
-        OutOfMemory: the device has not enough.
-    """
-    stack = adapters.compose([(adapter.read(path), weight) for path, weight in loras])
-    recipe = _Recipe(spec, components, [(sha256_of(path), weight) for path, weight in loras])
-    try:
-        with adapters.applied(stack, components.unet):
-            yield from _generate(recipe, out)
-    except torch.OutOfMemoryError as full:
-        raise OutOfMemory(
-            f"{components.device} is out of memory: ask for a smaller `width` and `height`"
-        ) from full
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    """A request with its gaps filled from the base."""
-
-    spec: GenerateSpec
-    components: Components
-    loras: Sequence[tuple[str, float]]  # SHA-256 of the file, weight
+    def __init__(
+        self,
+        components: Components,
+        shelf: LoraShelf,
+        count_rows: Callable[[GenerateSpec, int], int],
+        let_others_go: Callable[[], None] = lambda: None,
+    ) -> None:
+        """
+        Args:
+            count_rows: for how many rows of such a request memory has room, at least one, if each
+                has so many bytes of LoRAs besides.
+            let_others_go: called when memory does not hold a single row.
+        """
+        self.components = components
+        self.shelf = shelf
+        self.count_rows = count_rows
+        self.let_others_go = let_others_go
+        self._texts: Memo[object, tuple[Conditioning, Conditioning]] = Memo(
+            _TEXT_BYTES, _text_bytes
+        )
+        self._stacks: Memo[object, Stack] = Memo(_STACK_BYTES, adapters.bytes_of)
 
     @property
-    def width(self) -> int:
-        return self.spec.width or self.components.native_size
+    def held_bytes(self) -> int:
+        """On the device, between drawings."""
+        return self.components.held_bytes + self._texts.held_bytes + self._stacks.held_bytes
 
-    @property
-    def height(self) -> int:
-        return self.spec.height or self.components.native_size
+    def forget(self) -> None:
+        """What it keeps of requests that it has seen."""
+        self._texts.clear()
+        self._stacks.clear()
 
-    def seed(self, image: int) -> int:
-        """Of image ``image`` of any prompt."""
-        assert self.spec.seed is not None, "filled in at submit"
-        return (self.spec.seed + image) % (MAX_SEED + 1)
+    def draw(
+        self, requests: Sequence[Request], is_wanted: Callable[[int], bool] = lambda _: True
+    ) -> Generator[Progress | Failure, None, None]:
+        """Yields for each request after each denoising step and for each finished picture.
+
+        ``is_wanted`` of a request's number is asked between steps. Closing the generator stops it
+        there; the components are as they were in any case. Whatever goes wrong with one request, a
+        LoRA that does not fit, a picture that is no number, memory that does not hold one row, is
+        its ``Failure``.
+        """
+        batch = Batch(self.components, is_wanted, self._make_room)
+        rows: list[Row] = []
+        for number, request in enumerate(requests):
+            try:
+                rows += self._prepared(number, request)
+            except Exception as error:
+                yield Failure(number, error)
+        for _, alike in groupby(sorted(rows, key=lambda row: row.kind), lambda row: row.kind):
+            together = list(alike)
+            count = min(MAX_ROWS, self._count(together))
+            for first in range(0, len(together), count):
+                yield from batch.draw(together[first : first + count])
+
+    def _count(self, rows: Sequence[Row]) -> int:
+        """How many at once. Where stacks differ, each row is padded to the largest."""
+        stacks = {id(row.stack): row.stack for row in rows}
+        padded_bytes = max(map(adapters.bytes_of, stacks.values())) if len(stacks) > 1 else 0
+        return self.count_rows(rows[0].request.spec, padded_bytes)
+
+    def _make_room(self) -> None:
+        self.forget()
+        self.let_others_go()
+
+    def _prepared(self, number: int, request: Request) -> list[Row]:
+        try:
+            return list(self._rows(number, request))
+        except Exception as error:
+            if not is_full_memory(error):
+                raise
+        self._make_room()
+        return list(self._rows(number, request))
+
+    def stack(self, loras: Sequence[Lora]) -> Stack:
+        """What they are together, on the device.
+
+        Raises:
+            LayoutMismatch: one of them does not fit this base; names the module.
+        """
+        unet = self.components.unet
+        return self._stacks.take(
+            _key(loras),
+            lambda: adapters.compose(
+                [(adapter.unet, weight) for adapter, weight in self._read(loras)], unet
+            ),
+        )
+
+    def _read(self, loras: Sequence[Lora]) -> list[tuple[Adapter, float]]:
+        return [(self.shelf.take(lora.sha256, lora.path), lora.weight) for lora in loras]
+
+    def _rows(self, number: int, request: Request) -> Iterator[Row]:
+        """Raises LayoutMismatch."""
+        spec, stack = request.spec, self.stack(request.loras)
+        beginning = self._beginning(request)
+        for row, prompt in enumerate(spec.prompts):
+            texts = self._encoded(prompt, spec.negative_prompt, request.loras)
+            for image in range(spec.images):
+                yield Row(
+                    number=number,
+                    request=request,
+                    index=row * spec.images + image,
+                    prompt=prompt,
+                    seed=_seed(spec, image),
+                    stack=stack,
+                    texts=texts,
+                    beginning=beginning,
+                )
+
+    def _encoded(
+        self, prompt: str, negative_prompt: str | None, loras: Sequence[Lora]
+    ) -> tuple[Conditioning, Conditioning]:
+        """Both sides of guidance, read by the text encoders as the LoRAs change them."""
+        read = self._read(loras)
+        changes_texts = any(each.text_encoder or each.text_encoder_2 for each, _ in read)
+
+        def encode() -> tuple[Conditioning, Conditioning]:
+            first = [(each.text_encoder, weight) for each, weight in read]
+            second = [(each.text_encoder_2, weight) for each, weight in read]
+            with (
+                self._changed(self.components.text_encoder, first),
+                self._changed(self.components.text_encoder_2, second),
+            ):
+                return prompts.encode_pair(self.components, prompt, negative_prompt)
+
+        key = (prompt, negative_prompt, _key(loras) if changes_texts else None)
+        return self._texts.take(key, encode)
+
+    def _changed(
+        self, encoder: nn.Module, stack: Sequence[tuple[Updates, float]]
+    ) -> AbstractContextManager[None]:
+        return adapters.applied([adapters.compose(stack, encoder)])
+
+    def _beginning(self, request: Request) -> Beginning | None:
+        spec, start = request.spec, request.start
+        if not (start and spec.image and spec.width and spec.height):
+            return None
+        size = (spec.width, spec.height)
+        picture = ImageOps.fit(open_picture(start.path), size, Image.Resampling.LANCZOS)
+        pixels_1CHW = latents.to_pixels(picture).unsqueeze(0)
+        return Beginning(latents.encode(self.components.vae, pixels_1CHW), spec.image.strength)
 
 
-def _generate(recipe: _Recipe, out: Path) -> Iterator[DenoiseReport]:
-    spec = recipe.spec
-    images = len(spec.prompts) * spec.images
-    negative = conditioning.encode_negative(recipe.components, spec.negative_prompt)
-    for row, prompt in enumerate(spec.prompts):
-        positive = conditioning.encode_prompt(recipe.components, prompt)
-        for image in range(spec.images):
-            index, seed = row * spec.images + image, recipe.seed(image)
-            picture = Picture(
-                path=out / f"{index:04d}-{seed}.png",
-                prompt=prompt,
-                seed=seed,
-                width=recipe.width,
-                height=recipe.height,
-                index=index,
-            )
-            for step in _draw(recipe, positive, negative, picture):
-                yield DenoiseReport(index, images, step, spec.steps)
-            yield DenoiseReport(index, images, spec.steps, spec.steps, picture)
+def _seed(spec: GenerateSpec, image: int) -> int:
+    """Of image ``image`` of any prompt."""
+    assert spec.seed is not None, "filled in at submit"
+    return (spec.seed + image) % (MAX_SEED + 1)
 
 
-def _draw(
-    recipe: _Recipe, positive: Conditioning, negative: Conditioning, picture: Picture
-) -> Iterator[int]:
-    """Yields the number of each denoising step, then writes the picture."""
-    spec = recipe.spec
-    steps = sampling.denoise(
-        recipe.components,
-        prompt=positive,
-        negative=negative,
-        scheduler=spec.scheduler,
-        steps=spec.steps,
-        guidance=spec.guidance,
-        height=picture.height,
-        width=picture.width,
-        generator=torch.Generator().manual_seed(picture.seed),
-    )
-    for number, latents_1CHW in enumerate(steps, start=1):  # noqa: B007 - the last is the picture
-        yield number
-    pixels_1CHW = latents.decode(recipe.components.vae, latents_1CHW)
-    with replacing(picture.path) as aside:
-        latents.to_image(pixels_1CHW[0]).save(aside, format="PNG", pnginfo=_text(recipe, picture))
+def _key(loras: Sequence[Lora]) -> tuple[tuple[str, float], ...]:
+    return tuple((lora.sha256, lora.weight) for lora in loras)
 
 
-def _text(recipe: _Recipe, picture: Picture) -> PngInfo:
-    text = PngInfo()
-    text.add_text("parameters", _a1111_parameters(recipe, picture))
-    text.add_text("stillroom", json.dumps(_settings(recipe, picture), sort_keys=True))
-    return text
-
-
-def _a1111_parameters(recipe: _Recipe, picture: Picture) -> str:
-    """One line a prompt, then the settings, as AUTOMATIC1111's web UI writes and reads them."""
-    spec = recipe.spec
-    sampler, schedule = A1111_SAMPLERS[spec.scheduler]
-    settings = {
-        "Steps": spec.steps,
-        "Sampler": sampler,
-        "Schedule type": schedule,
-        "CFG scale": spec.guidance,
-        "Seed": picture.seed,
-        "Size": f"{picture.width}x{picture.height}",
-        "Model": spec.base,
-    }
-    lines = [picture.prompt]
-    if spec.negative_prompt:
-        lines.append(f"Negative prompt: {spec.negative_prompt}")
-    lines.append(", ".join(f"{name}: {value}" for name, value in settings.items()))
-    return "\n".join(lines)
-
-
-def _settings(recipe: _Recipe, picture: Picture) -> dict[str, object]:
-    """All that it takes to draw the picture again."""
-    spec = recipe.spec
-    return {
-        "prompt": picture.prompt,
-        "negative_prompt": spec.negative_prompt,
-        "seed": picture.seed,
-        "base": spec.base,
-        "loras": [{"sha256": digest, "weight": weight} for digest, weight in recipe.loras],
-        "steps": spec.steps,
-        "guidance": spec.guidance,
-        "scheduler": spec.scheduler,
-        "width": picture.width,
-        "height": picture.height,
-        "precision": str(recipe.components.dtype).removeprefix("torch."),
-    }
+def _text_bytes(pair: tuple[Conditioning, Conditioning]) -> int:
+    return sum(each.text_1LD.nbytes + each.pooled_1P.nbytes for each in pair)

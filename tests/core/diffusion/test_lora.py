@@ -223,7 +223,7 @@ def test_it_begins_where_another_ends(nano_ssd_1b: Components, tmp_path: Path) -
     first = trained(nano_ssd_1b, rank=4, alpha=16)
     export.save_for_diffusers(first, tmp_path / FILE_NAME)
     second = Lora(nano_ssd_1b.unet, LoraSpec(rank=4, alpha=2), seed=9)
-    second.begin_with(adapter.read(tmp_path / FILE_NAME))
+    second.begin_with(adapter.read(tmp_path / FILE_NAME).unet)
     with first.attached(nano_ssd_1b.unet):
         expected = unet_output(nano_ssd_1b)
     with second.attached(nano_ssd_1b.unet):
@@ -240,7 +240,7 @@ def test_it_begins_with_nothing_that_does_not_fit(
     export.save_for_diffusers(trained(nano_ssd_1b, rank=4), tmp_path / FILE_NAME)
     other = Lora(nano_ssd_1b.unet, LoraSpec.model_validate({"rank": 4, **fields}), seed=0)
     with pytest.raises(LayoutMismatch, match=words):
-        other.begin_with(adapter.read(tmp_path / FILE_NAME))
+        other.begin_with(adapter.read(tmp_path / FILE_NAME).unet)
 
 
 def test_the_same_lora_is_the_same_bytes_whoever_writes_it(

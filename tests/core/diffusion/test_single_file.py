@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from core import bases
+from core import bases, originals
 from core.diffusion import single_file
 from core.diffusion.components import Components
 from core.errors import LayoutMismatch
@@ -131,7 +131,7 @@ def test_diffusers_reads_the_pipeline(written: Written, base: Components) -> Non
 
 @pytest.mark.parametrize(("ours", "theirs"), ORIGINAL.items())
 def test_keys(ours: str, theirs: str) -> None:
-    assert single_file.unet_key(ours) == theirs
+    assert originals.UNET.of(ours) == theirs
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
@@ -139,7 +139,7 @@ def test_at_real_size_diffusers_maps_every_unet_key_back(layout: Layout) -> None
     with torch.device("meta"):
         unet = real_size.unet(layout)
     keys = list(unet.state_dict())
-    renamed = {single_file.UNET_PREFIX + single_file.unet_key(key): key for key in keys}
+    renamed = {originals.UNET_PREFIX + originals.UNET.of(key): key for key in keys}
     assert len(renamed) == len(keys) == KEYS[layout.id]
     assert convert_ldm_unet_checkpoint(renamed, unet.config) == {key: key for key in keys}
 
@@ -180,7 +180,7 @@ def test_what_other_programs_look_for_is_in_the_header(written: Written) -> None
 
 
 def test_the_middle_of_the_small_ones_is_one_resnet(written: Written) -> None:
-    middle = single_file.UNET_PREFIX + "middle_block."
+    middle = originals.UNET_PREFIX + "middle_block."
     places = {key[len(middle)] for key in load_file(written.path) if key.startswith(middle)}
     assert places == ({"0", "1", "2"} if written.layout is SDXL else {"0"})
 
@@ -202,7 +202,7 @@ def test_any_floating_dtype_becomes_halves(
     file = load_file(path)
     assert {tensor.dtype for tensor in file.values()} == {torch.float16}
     for key, tensor in trained.items():
-        there = file[single_file.UNET_PREFIX + single_file.unet_key(key)]
+        there = file[originals.UNET_PREFIX + originals.UNET.of(key)]
         assert torch.equal(there, tensor.half())
 
 
