@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
 from core.config import GIB, MIB, Settings
-from core.datasets.refusal import Flaw, Refused
+from core.pictures.refusal import Flaw, Refused
 
 SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 ENTRY_BYTES = 512
@@ -113,7 +113,7 @@ def _require_harmless(
 def _each(archive: zipfile.ZipFile, filename: str, settings: Settings) -> Iterator[Member]:
     allowance = settings.max_zip_bytes
     for entry in archive.infolist():
-        if entry.is_dir() or _is_leftover(entry.filename):
+        if entry.is_dir() or is_leftover(entry.filename):
             continue
         flaw = _flaw_of(entry, filename)
         if flaw:
@@ -128,7 +128,8 @@ def _each(archive: zipfile.ZipFile, filename: str, settings: Settings) -> Iterat
             yield Member(entry.filename, None if flaw else cast(BinaryIO, content), flaw)
 
 
-def _is_leftover(name: str) -> bool:
+def is_leftover(name: str) -> bool:
+    """Whether an operating system left it behind."""
     path = PurePosixPath(name)
     return path.name in _LEFTOVERS or path.name.startswith("._") or "__MACOSX" in path.parts
 

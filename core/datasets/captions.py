@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import BinaryIO, Literal
 
 from core.config import MIB
-from core.datasets.refusal import Refused
+from core.pictures.refusal import Refused
 
 MAX_CHARACTERS = 4000
 """As long as a prompt may be."""
@@ -86,7 +86,42 @@ def read_table(file: BinaryIO, filename: str, max_lines: int) -> Iterator[Captio
         raise too_many(filename)
     for number, line in enumerate(io.StringIO(text), start=1):
         if line.strip():
-            yield _read_line(line, f"line {number} of {filename}", folder)
+            yield read_line(line, f"line {number} of {filename}", folder)
+
+
+def read_line(line: str | bytes, where: str, folder: PurePosixPath) -> Caption | Refused:
+    """A line of a ``metadata.jsonl`` that lies in ``folder``."""
+    try:
+        row = json.loads(line)
+        return Caption(str(folder / _kept(row["file_name"])), "name", checked(row["text"], where))
+    except Refused as refused:
+        return refused
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return Refused(
+            "bad_metadata", f'{where} is not a JSON object like {{"file_name": "…", "text": "…"}}.'
+        )
+
+
+def read_row(name: object, text: object, where: str) -> Caption | Refused:
+    """The same of a table's columns."""
+    try:
+        return Caption(str(PurePosixPath(_kept(name))), "name", checked(text, where))
+    except Refused as refused:
+        return refused
+    except (ValueError, TypeError):
+        return Refused("bad_metadata", f"{where} is not a name and a text.")
+
+
+def checked(text: object, where: str) -> str:
+    """A caption, whoever says it.
+
+    Raises:
+        Refused: it is too long.
+        TypeError, ValueError: it is no text that can be kept.
+    """
+    stripped = _kept(text).strip()
+    _require_short(stripped, where)
+    return stripped
 
 
 def too_many(filename: str) -> Refused:
@@ -94,24 +129,6 @@ def too_many(filename: str) -> Refused:
         "too_many_captions",
         f"{filename} has more captions than one upload may: send it by itself, or in parts.",
     )
-
-
-def _read_line(line: str, where: str, folder: PurePosixPath) -> Caption | Refused:
-    try:
-        row = json.loads(line)
-        name, text = row["file_name"], row["text"]
-        if not isinstance(name, str) or not isinstance(text, str):
-            raise TypeError
-        _require_storable(name + text)
-        text = text.strip()
-        _require_short(text, where)
-    except Refused as refused:
-        return refused
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return Refused(
-            "bad_metadata", f'{where} is not a JSON object like {{"file_name": "…", "text": "…"}}.'
-        )
-    return Caption(str(folder / name), "name", text)
 
 
 def _decoded(raw: bytes, filename: str) -> str:
@@ -124,11 +141,14 @@ def _decoded(raw: bytes, filename: str) -> str:
     return text
 
 
-def _require_storable(text: str) -> None:
+def _kept(text: object) -> str:
     """JSON can say zero bytes and halves of surrogate pairs; no database keeps them."""
+    if not isinstance(text, str):
+        raise TypeError
     text.encode()
     if "\0" in text:
         raise ValueError("a zero byte")
+    return text
 
 
 def _require_short(text: str, where: str) -> None:

@@ -4,7 +4,7 @@ Pixels are unpacked and stored outside any transaction; the rows that name them 
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -15,26 +15,31 @@ from sqlalchemy.orm import Session
 from core import crash
 from core.artifacts.store import Store
 from core.config import Settings
-from core.datasets import archives, captions, pictures, service
+from core.datasets import archives, captions, inspection, pixels, service
 from core.datasets.captions import Caption, Names, NoSuchPicture
-from core.datasets.pictures import Picture
-from core.datasets.refusal import Flaw, Refused
+from core.datasets.decoder_pool import DecoderPool
 from core.db.engine import Database
 from core.db.models import Image
 from core.errors import NoUsableFile, Problem
+from core.files.digest import sha256_of_open
+from core.files.names import shown
 from core.ids import new_id
+from core.owners import quotas
+from core.pictures import cleaning
+from core.pictures.cleaning import Picture
+from core.pictures.refusal import Flaw, Refused
 
 Kind = Literal["image", "caption", "metadata", "archive", "unknown"]
 MAX_FLAWS = 20
 """Told of one file; a long table of captions may be wrong in every line."""
 MAX_PROBLEMS = 50
 """Told of one upload of which nothing can be used."""
-_MAX_NAME = 255
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One file as sent. ``filename`` is text, whatever it looks like."""
+    """One file as sent. ``filename`` is text, whatever it looks like; ``content`` has a
+    descriptor, or gets one when it is asked for it."""
 
     filename: str
     content: BinaryIO
@@ -60,6 +65,7 @@ class Item:
 def receive(
     database: Database,
     store: Store,
+    decoders: DecoderPool,
     settings: Settings,
     *,
     owner: str,
@@ -71,11 +77,13 @@ def receive(
     Raises:
         NotFound, DatasetFrozen: of the dataset.
         NoUsableFile: nothing at all could be taken.
+        TooMany: the owner stores too much; of this upload nothing is kept then.
     """
     with database.read() as session:
+        stored_bytes = quotas.stored_bytes(session, owner) if settings.max_stored_bytes else 0
         dataset = service.get_changeable(session, owner, dataset_id)
         known = service.images_of(session, dataset)
-    batch = _Batch(store, settings, dataset_id, known)
+    batch = _Batch(store, decoders, settings, dataset_id, known, stored_bytes)
     with batch.kept_if_recorded():
         for place, upload in enumerate(uploads):
             batch.take(place, shown(upload.filename) or f"file-{place}", upload.content)
@@ -86,27 +94,26 @@ def receive(
     return batch.items
 
 
-def shown(name: str) -> str:
-    """A client's name made fit to be shown and kept: printable, and its end when it is long."""
-    printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
-    return printable[-_MAX_NAME:] if PurePosixPath(printable).name else ""
-
-
 class _Batch:
     """One upload under way."""
 
     def __init__(
         self,
         store: Store,
+        decoders: DecoderPool,
         settings: Settings,
         dataset_id: str,
         known: Sequence[Image],
+        stored_bytes: int,
     ) -> None:
         self.items: list[Item] = []
         self._store = store
+        self._decoders = decoders
         self._settings = settings
         self._dataset_id = dataset_id
         self._known = known
+        self._stored_bytes = stored_bytes
+        """Of the owner, with what this upload has added."""
         self._ids = {image.sha256: image.id for image in known}
         self._new: dict[str, Image] = {}
         self._named: list[tuple[str, str]] = []
@@ -119,12 +126,12 @@ class _Batch:
     def take(self, place: int, filename: str, content: BinaryIO, *, inside: bool = False) -> None:
         """Finds out what a file is, by its content first, and keeps it."""
         item = self._item(place, filename)
-        head = content.read(pictures.HEAD_BYTES)
+        head = content.read(cleaning.HEAD_BYTES)
         content.seek(0)
         try:
             if archives.is_unsafe(filename):
                 raise Refused("unsafe_path", f"{filename!r} leads out of its folder: rename it.")
-            if pictures.format_of(head):
+            if cleaning.format_of(head):
                 item.kind = "image"
                 self._take_picture(item, content)
             elif archives.is_zip(head):
@@ -171,10 +178,22 @@ class _Batch:
                 item.id = meanwhile[item.id]
                 item.flaw(_already_there(item.filename))
         fresh = [image for image in self._new.values() if image.id not in meanwhile]
+        if fresh:
+            quotas.hold(session, owner)
+            more_bytes = sum(image.stored_bytes or 0 for image in fresh)
+            quotas.require_storage(session, owner, self._settings, more_bytes)
         service.add_images(session, fresh)
         texts = {meanwhile.get(id, id): text for id, text in self._captions.items()}
         service.set_captions(session, texts)
+        self._tell_of(inspection.flaws_of_files(session, dataset, fresh))
         self._new = {sha: image for sha, image in self._new.items() if image.id in meanwhile}
+
+    def _tell_of(self, flaws: Mapping[str, Sequence[Flaw]]) -> None:
+        """Once of each new picture, beside the first file that is it."""
+        untold = dict(flaws)
+        for item in self.items:
+            for flaw in untold.pop(item.id or "", ()):
+                item.flaw(flaw)
 
     @contextmanager
     def kept_if_recorded(self) -> Iterator[None]:
@@ -183,7 +202,7 @@ class _Batch:
             yield
         finally:
             for image in self._new.values():
-                self._store.delete(image.store_key)
+                self._store.delete(pixels.stored_at(image))
 
     def _item(self, place: int, filename: str) -> Item:
         item = Item(place, filename)
@@ -191,7 +210,7 @@ class _Batch:
         return item
 
     def _take_picture(self, item: Item, content: BinaryIO) -> None:
-        sha256 = pictures.sha256_of(content)
+        sha256 = sha256_of_open(content)
         item.id = self._ids.get(sha256)
         if item.id:
             item.flaw(_already_there(item.filename))
@@ -202,12 +221,14 @@ class _Batch:
 
     def _keep(self, filename: str, sha256: str, content: BinaryIO) -> str:
         self._require_room(filename)
+        self._require_storage(content)
         with tempfile.TemporaryFile() as cleaned:  # without a name: a kill leaves nothing behind
-            picture = pictures.clean(content, filename, self._settings, cleaned)
+            picture = self._decoders.clean(content, filename, cleaned)
+            image = self._row(filename, sha256, picture, cleaned)
             cleaned.seek(0)
-            image = self._row(filename, sha256, picture)
             self._new[sha256] = image
-            self._store.put_file(image.store_key, cleaned)
+            self._stored_bytes += image.stored_bytes or 0
+            self._store.put_file(pixels.stored_at(image), cleaned)
         crash.point("inside an upload")
         self._ids[sha256] = image.id
         return image.id
@@ -220,7 +241,14 @@ class _Batch:
                 "the most.",
             )
 
-    def _row(self, filename: str, sha256: str, picture: Picture) -> Image:
+    def _require_storage(self, content: BinaryIO) -> None:
+        """Before anything is decoded; the last word is had when the rows are written."""
+        size = content.seek(0, 2)
+        content.seek(0)
+        if self._settings.max_stored_bytes is not None:
+            quotas.require_within(self._settings.max_stored_bytes, self._stored_bytes, size)
+
+    def _row(self, filename: str, sha256: str, picture: Picture, cleaned: BinaryIO) -> Image:
         image_id = new_id("img")
         return Image(
             id=image_id,
@@ -229,7 +257,10 @@ class _Batch:
             width=picture.width,
             height=picture.height,
             bytes=picture.bytes,
+            turned=picture.turned,
             sha256=sha256,
+            stored_sha256=sha256_of_open(cleaned),
+            stored_bytes=cleaned.seek(0, 2),
             store_key=f"datasets/{self._dataset_id}/{image_id}.png",
         )
 
@@ -264,7 +295,7 @@ class _Batch:
                 else:
                     self._texts.append((item, line))
         else:
-            raise pictures.refuse_unknown(head, item.filename)
+            raise cleaning.refuse_unknown(head, item.filename)
 
 
 def _already_there(filename: str) -> Flaw:

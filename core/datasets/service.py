@@ -1,20 +1,23 @@
-"""Datasets: pictures of one owner, open until a job first uses them."""
+"""Datasets: pictures of one owner, open until a job first uses them; imported ones never are."""
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from core.datasets.report import Summary, summaries
+from core.db.engine import Database
 from core.db.models import Dataset, Image
 from core.db.pages import newest_first, oldest_first
 from core.errors import DatasetEmpty, DatasetFrozen, DatasetNotCaptioned, NotFound
 from core.ids import new_id
 
 Kind = Literal["instance", "captioned"]
+AT_ONCE = 1_000
+"""Rows held in memory, of a dataset that may have any number."""
 
 
 def create(session: Session, owner: str, *, name: str, kind: Kind) -> Dataset:
@@ -35,17 +38,32 @@ def get_changeable(session: Session, owner: str, dataset_id: str) -> Dataset:
     """The dataset, held against being frozen until the transaction ends.
 
     Raises:
-        DatasetFrozen: a job uses it.
+        DatasetFrozen: a job uses it, or it was imported.
     """
-    dataset = get(session, owner, dataset_id)
-    session.refresh(dataset, with_for_update=True)
+    dataset = lock(session, owner, dataset_id)
     if dataset.sha256 is not None:
+        if dataset.folder is not None:
+            raise DatasetFrozen(
+                f"Dataset {dataset_id} was imported, so it stays as it is: change the files where "
+                "they lie and import them again."
+            )
         raise DatasetFrozen(
             f"A job uses dataset {dataset_id}, so it stays as it is. To go on from it, make a new "
             f"one with POST /v1/datasets and send it the pictures, which "
             f"GET /v1/datasets/{dataset_id}/images lists."
         )
     return dataset
+
+
+def hold(session: Session, dataset_ids: Collection[str]) -> None:
+    """Keeps them until this transaction ends: whoever deletes one finds the job that is being made.
+
+    Raises NotFound when one is gone already.
+    """
+    rows = select(Dataset.id).where(Dataset.id.in_(dataset_ids)).order_by(Dataset.id)
+    held = session.scalars(rows.with_for_update(read=True, key_share=True)).all()
+    if gone := {*dataset_ids} - {*held}:
+        raise NotFound(f"There is no dataset {min(gone)!r}.")
 
 
 def list_page(
@@ -64,6 +82,19 @@ def images_of(session: Session, dataset: Dataset) -> list[Image]:
     """All pictures, in the order they came."""
     query = select(Image).where(Image.dataset_id == dataset.id).order_by(Image.id)
     return list(session.scalars(query))
+
+
+def each_image(database: Database, dataset_id: str) -> Iterator[Image]:
+    """The same of a frozen dataset, however many there are: read in parts, a short look each."""
+    last = ""
+    while True:
+        of_it = select(Image).where(Image.dataset_id == dataset_id, Image.id > last)
+        with database.read() as session:
+            part = session.scalars(of_it.order_by(Image.id).limit(AT_ONCE)).all()
+        if not part:
+            return
+        yield from part
+        last = part[-1].id
 
 
 def list_images_page(
@@ -118,14 +149,31 @@ def require_captions(session: Session, dataset: Dataset, *, other: str = "") -> 
 
 def freeze(session: Session, dataset: Dataset) -> str:
     """The hash of its content, which from now on cannot change. Freezing again is harmless."""
-    session.refresh(dataset, with_for_update=True)
+    dataset = lock(session, dataset.owner, dataset.id)
     if dataset.sha256 is None:
-        dataset.sha256 = content_sha256(images_of(session, dataset))
+        dataset.sha256 = content_sha256(session, dataset.id)
         session.flush()
     return dataset.sha256
 
 
-def content_sha256(images: Sequence[Image]) -> str:
-    """Of what a job learns from: the pictures as sent and their captions, in no order."""
-    lines = sorted(json.dumps([image.sha256, image.caption]) for image in images)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+def lock(session: Session, owner: str, dataset_id: str) -> Dataset:
+    """The dataset, as it stays until this transaction ends."""
+    own = select(Dataset).where(Dataset.id == dataset_id, Dataset.owner == owner)
+    dataset = session.scalar(own.with_for_update(), execution_options={"populate_existing": True})
+    if dataset is None:
+        raise NotFound(f"There is no dataset {dataset_id!r}.")
+    return dataset
+
+
+def content_sha256(session: Session, dataset_id: str) -> str:
+    """Of what a job learns from: hashes of the pictures as sent, and their captions, one a line.
+
+    By hash, which no two share: so the order in which they came is not part of it.
+    """
+    rows = select(Image.sha256, Image.caption).where(Image.dataset_id == dataset_id)
+    digest = hashlib.sha256()
+    found = session.execute(rows.order_by(Image.sha256).execution_options(yield_per=AT_ONCE))
+    for number, (sha256, caption) in enumerate(found):
+        line = json.dumps([sha256, caption])
+        digest.update((f"\n{line}" if number else line).encode())
+    return digest.hexdigest()

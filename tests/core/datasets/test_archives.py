@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from core.config import Settings
 from core.datasets import archives
-from core.datasets.refusal import Refused
+from core.pictures.refusal import Refused
 from tests.support import uploads
 
 
@@ -69,6 +69,26 @@ def test_links_and_passwords_and_rare_methods_are_refused(settings: Settings) ->
     assert read(locked, settings) == {"dog.png": "encrypted"}
     rare = uploads.zip_of({"dog.png": b"x" * 50}, zipfile.ZIP_LZMA)
     assert read(rare, settings) == {"dog.png": "unsupported_compression"}
+
+
+@pytest.mark.parametrize("mode", [0o010666, 0o020666, 0o060666, 0o140666])
+def test_pipes_devices_and_sockets_are_refused(mode: int, settings: Settings) -> None:
+    content = uploads.zip_with_link("dog.png", "", mode=mode)
+    assert read(content, settings) == {"dog.png": "link"}
+
+
+@pytest.mark.parametrize(
+    ("claimed_bytes", "gives"), [(10, "truncated"), (9_999, "truncated"), (90_000, b"dog" * 10_000)]
+)
+def test_what_the_table_says_of_a_size_changes_nothing(
+    claimed_bytes: int, gives: bytes | str, settings: Settings
+) -> None:
+    """Less than there is fails the checksum, after so many bytes; more gives what there is."""
+    content = bytearray(uploads.zip_of({"a.png": b"dog" * 10_000}, zipfile.ZIP_DEFLATED))
+    at = content.index(b"PK\x01\x02") + 24
+    content[at : at + 4] = claimed_bytes.to_bytes(4, "little")
+    ample = settings.model_copy(update={"max_zip_ratio": 10_000})
+    assert read(bytes(content), ample) == {"a.png": gives}
 
 
 def test_a_member_above_the_cap_is_refused_alone(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from core.datasets import captions
 from core.datasets.captions import Caption, Names, NoSuchPicture
-from core.datasets.refusal import Refused
+from core.pictures.refusal import Refused
 
 
 def stem(picture: str) -> Caption:

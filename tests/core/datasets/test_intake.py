@@ -1,7 +1,7 @@
 """Whole uploads against a real database and a real store."""
 
-import io
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from core.artifacts.store import Store
 from core.config import Settings
-from core.datasets import intake, service
+from core.datasets import inspection, intake, service
+from core.datasets.decoder_pool import DecoderPool
 from core.datasets.intake import Item, Upload
 from core.db.engine import Database
 from core.errors import DatasetEmpty, DatasetFrozen, NotFound, NoUsableFile
@@ -24,22 +25,28 @@ RED, BLUE = uploads.picture(), uploads.picture(color=(0, 0, 255))
 class House:
     """One dataset and what an upload to it needs."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings, decoders: DecoderPool) -> None:
         self.database = database
+        self.decoders = decoders
         self.settings = settings
         self.store = Store.of(settings)
         with database.write() as session:
             self.dataset = service.create(session, "ann", name="dog", kind="instance")
 
     def send(self, *files: tuple[str, bytes], owner: str = "ann") -> list[Item]:
-        return intake.receive(
-            self.database,
-            self.store,
-            self.settings,
-            owner=owner,
-            dataset_id=self.dataset.id,
-            uploads=[Upload(name, io.BytesIO(content)) for name, content in files],
-        )
+        with ExitStack() as opened:
+            return intake.receive(
+                self.database,
+                self.store,
+                self.decoders,
+                self.settings,
+                owner=owner,
+                dataset_id=self.dataset.id,
+                uploads=[
+                    Upload(name, opened.enter_context(uploads.opened(content)))
+                    for name, content in files
+                ],
+            )
 
     def captions(self) -> dict[str, str | None]:
         with self.database.read() as session:
@@ -55,8 +62,8 @@ class House:
 
 
 @pytest.fixture
-def house(any_database: Database, settings: Settings) -> House:
-    return House(any_database, settings)
+def house(any_database: Database, settings: Settings, decoders: DecoderPool) -> House:
+    return House(any_database, settings, decoders)
 
 
 def codes(item: Item) -> list[str]:
@@ -124,8 +131,10 @@ def test_names_are_made_fit_to_be_shown(house: House) -> None:
     assert list(house.captions()) == ["a\ufffd\ufffd[31m.png", "file-1"]
 
 
-def test_captions_of_one_upload_are_counted_together(database: Database, tmp_path: Path) -> None:
-    house = House(database, Settings(home=tmp_path / "home", max_dataset_images=1))
+def test_captions_of_one_upload_are_counted_together(
+    database: Database, decoders: DecoderPool, tmp_path: Path
+) -> None:
+    house = House(database, Settings(home=tmp_path / "home", max_dataset_images=1), decoders)
     table = b'{"file_name": "red.png", "text": "red"}\n'
     items = house.send(
         ("red.png", RED), ("red.txt", b"red"), ("metadata.jsonl", table * 2), ("x.txt", b"red"),
@@ -136,8 +145,10 @@ def test_captions_of_one_upload_are_counted_together(database: Database, tmp_pat
     ]
 
 
-def test_members_of_all_zips_are_counted_together(database: Database, tmp_path: Path) -> None:
-    house = House(database, Settings(home=tmp_path / "home", max_zip_entries=3))
+def test_members_of_all_zips_are_counted_together(
+    database: Database, decoders: DecoderPool, tmp_path: Path
+) -> None:
+    house = House(database, Settings(home=tmp_path / "home", max_zip_entries=3), decoders)
     two = uploads.zip_of({"a.txt": b"a", "b.txt": b"b"})
     items = house.send(("red.png", RED), ("1.zip", two), ("2.zip", two), ("3.zip", two))
     assert [item.filename for item in items[-2:]] == ["2.zip", "3.zip"]
@@ -158,9 +169,9 @@ def test_a_useless_upload_tells_of_fifty_files(house: House) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_a_zip_damaged_anywhere_leaves_the_other_files_alone(
-    database: Database, settings: Settings, wounds: list[tuple[int, bytes]]
+    database: Database, settings: Settings, decoders: DecoderPool, wounds: list[tuple[int, bytes]]
 ) -> None:
-    house = House(database, settings)
+    house = House(database, settings, decoders)
     archive = bytearray(uploads.zip_of({"a.txt": b"a", "b/c.txt": b"c"}, zipfile.ZIP_DEFLATED))
     for place, junk in wounds:
         at = max(4, place % len(archive))  # what it starts with makes it a zip
@@ -170,9 +181,55 @@ def test_a_zip_damaged_anywhere_leaves_the_other_files_alone(
     assert items[-1].id
 
 
-def test_a_full_dataset_takes_no_more(database: Database, tmp_path: Path) -> None:
+def test_a_picture_that_costs_too_much_leaves_the_others_alone(
+    database: Database, settings: Settings
+) -> None:
+    bomb = uploads.picture(size=(9_000, 9_000), mode="1", color=0)
+    pool = DecoderPool(settings, memory_bytes=150 * 1024**2)
+    house = House(database, settings, pool)
+    zipped = uploads.zip_of({"bomb.png": bomb, "dog.png": BLUE})
+    items = house.send(("bomb.png", bomb), ("red.png", RED), ("a.zip", zipped))
+    pool.close()
+    costly = ["too_costly"]
+    assert [codes(item) for item in items] == [costly, [], [], costly, []]
+    assert house.blobs() == 2
+
+
+def test_what_files_were_like_is_told_with_them_and_kept(house: House) -> None:
+    saved_anew = uploads.picture(compress_level=0)
+    first, again, sideways = house.send(
+        ("red.png", RED), ("again.png", saved_anew), ("phone.jpg", uploads.sideways())
+    )
+    assert [codes(item) for item in (first, again, sideways)] == [[], ["duplicate"], ["turned"]]
+    assert first.id
+    assert first.id in again.flaws[0].detail
+    with house.database.read() as session:
+        images = service.images_of(session, house.dataset)
+        listed = inspection.flaws_of(session, house.dataset, images)
+        report = service.summary(session, house.dataset).report
+    small = "small_picture"
+    told = [[flaw.code for flaw in listed[image.id]] for image in images]
+    assert told == [[small], ["duplicate", small], ["turned", small]]
+    assert {each.code: each.images for each in report.suggestions} == {
+        "small_pictures": [image.id for image in images],
+        "duplicate_pictures": [again.id],
+        "turned_pictures": [sideways.id],
+        "mixed_sizes": [sideways.id],
+    }
+
+
+def test_the_same_pixels_in_another_upload_or_format_are_told(house: House) -> None:
+    webp = uploads.picture("WEBP", lossless=True)
+    house.send(("red.png", RED))
+    assert [codes(item) for item in house.send(("red.webp", webp))] == [["duplicate"]]
+    assert [codes(item) for item in house.send(("red.webp", webp))] == [["already_there"]]
+
+
+def test_a_full_dataset_takes_no_more(
+    database: Database, decoders: DecoderPool, tmp_path: Path
+) -> None:
     settings = Settings(home=tmp_path / "home", max_dataset_images=1)
-    house = House(database, settings)
+    house = House(database, settings, decoders)
     first, second = house.send(("red.png", RED), ("blue.png", BLUE))
     assert (codes(first), codes(second)) == ([], ["dataset_full"])
 
@@ -226,10 +283,10 @@ def test_another_owner_finds_nothing(house: House) -> None:
 
 
 def test_the_hash_is_of_pictures_and_captions_and_of_no_order(
-    database: Database, settings: Settings
+    database: Database, settings: Settings, decoders: DecoderPool
 ) -> None:
     def hash_of(*files: tuple[str, bytes]) -> str:
-        house = House(database, settings)
+        house = House(database, settings, decoders)
         house.send(*files)
         return house.freeze()
 
@@ -247,8 +304,10 @@ def test_an_empty_dataset_is_not_ready(house: House) -> None:
         assert service.require_ready(session, house.dataset) == 1
 
 
-def test_the_report_counts_what_is_missing(database: Database, settings: Settings) -> None:
-    house = House(database, settings)
+def test_the_report_counts_what_is_missing(
+    database: Database, settings: Settings, decoders: DecoderPool
+) -> None:
+    house = House(database, settings, decoders)
     with database.write() as session:
         house.dataset = service.create(session, "ann", name="captioned", kind="captioned")
     red, _ = house.send(("red.png", RED), ("blue.png", BLUE))[:2]
@@ -260,3 +319,8 @@ def test_the_report_counts_what_is_missing(database: Database, settings: Setting
     assert summary.images == 2
     assert summary.bytes == len(RED) + len(BLUE)
     assert [each.code for each in summary.report.suggestions] == ["small_pictures"]
+    with database.read() as session:
+        images = service.images_of(session, house.dataset)
+        bare, told = inspection.flaws_of(session, house.dataset, images).values()
+    assert [flaw.code for flaw in bare] == ["small_picture", "no_caption"]
+    assert [flaw.code for flaw in told] == ["small_picture"]

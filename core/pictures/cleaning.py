@@ -3,27 +3,27 @@
 PNG, JPEG and WebP by content, whatever the name says. The header is read before the pixels: what
 is too large is refused without being unpacked. What comes out is upright, 8 bit RGB or RGBA, and
 carries nothing but its pixels.
+
+Whoever handles strangers' files calls this through ``decoder_pool``.
 """
 
-import hashlib
 import io
 import re
 import struct
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import IO, BinaryIO, Literal
+from typing import IO, BinaryIO, Literal, Protocol
 
-from PIL import ImageOps
+from PIL import ExifTags, ImageOps
 from PIL.Image import Image, Resampling
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from core.config import MIB, Settings
-from core.datasets.refusal import Refused
+from core.pictures.refusal import Refused
 
 Format = Literal["PNG", "JPEG", "WebP"]
 EXTENSIONS: dict[Format, tuple[str, ...]] = {
@@ -47,7 +47,7 @@ _OTHERS = (
     (0, b"\xff\x0a", "JPEG XL"),
 )
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError)
-_BROKEN_TOO = (struct.error, OverflowError, MemoryError)
+_BROKEN_TOO = (struct.error, OverflowError)
 MAX_SCANS = 100
 """Progressive JPEGs have about ten."""
 MAX_SEGMENTS = 5_000
@@ -55,17 +55,31 @@ MAX_SEGMENTS = 5_000
 _JPEG_SEGMENT = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
 """Markers with a length behind them, and the end; among pixels none of them can stand."""
 _JPEG_SCAN, _JPEG_END = b"\xda", b"\xd9"
-_decoders = threading.BoundedSemaphore(2)
-"""A picture at the cap takes about a gigabyte while it is turned and converted."""
+_TURNS, _LYING = range(2, 9), range(5, 9)
+"""Orientations of a camera: those that are not upright, and of them those that exchange sides."""
+_MIB = 1024**2
+
+
+class Limits(Protocol):
+    """Of one picture: bytes as sent, pixels in all and of a side. ``Settings`` has them."""
+
+    @property
+    def max_image_bytes(self) -> int: ...
+    @property
+    def max_image_pixels(self) -> int: ...
+    @property
+    def max_image_side(self) -> int: ...
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What a cleaned picture is: its sides upright, and its ``bytes`` as sent."""
+    """What a cleaned picture is: its sides upright, and its ``bytes`` as sent. ``turned``: the
+    camera had said so."""
 
     width: int
     height: int
     bytes: int
+    turned: bool
 
 
 def format_of(head: bytes) -> Format | None:
@@ -78,39 +92,76 @@ def format_of(head: bytes) -> Format | None:
     return None
 
 
-def clean(file: BinaryIO, filename: str, settings: Settings, target: IO[bytes]) -> Picture:
+def clean(file: BinaryIO, filename: str, limits: Limits, target: IO[bytes]) -> Picture:
     """Writes the picture in ``file`` to ``target`` as a PNG of nothing but pixels.
 
     Raises:
         Refused: it is no picture we take; the code says why. ``target`` is then worthless.
     """
     size_bytes = file.seek(0, io.SEEK_END)
-    _require_size(size_bytes, filename, settings)
-    with _decoders:
-        image = _upright(_open(file, filename, settings), filename)
-        image.save(target, format="PNG", compress_level=1)  # 6 takes four times as long for 5 %
-    return Picture(image.width, image.height, size_bytes)
+    require_size(size_bytes, filename, limits)
+    try:
+        image = _open(file, filename, limits)
+        with _readable(file, filename):
+            image.load()
+            turned = _orientation(image) in _TURNS
+            pixels = _upright(image)
+        save(pixels, target)
+    except MemoryError as error:
+        raise too_costly(filename, "takes more memory than a picture may") from error
+    return Picture(pixels.width, pixels.height, size_bytes, turned)
 
 
-def sha256_of(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    file.seek(0)
-    while chunk := file.read(MIB):
-        digest.update(chunk)
-    return digest.hexdigest()
+def examine(file: BinaryIO, filename: str, limits: Limits) -> Picture:
+    """What ``clean`` would make of it, told by the header alone: no pixel is unpacked.
 
-
-def thumbnail(read: Callable[[], bytes], size: int) -> bytes:
-    """A PNG whose longer side has at most ``size`` pixels, from one that ``clean`` made.
-
-    ``read`` is called when its turn has come, so that those who wait hold nothing in memory.
+    Raises:
+        Refused: it is no picture we take. Damage among the pixels is not seen.
     """
-    with _decoders:
-        image: Image = PngImageFile(io.BytesIO(read()))
-        image.thumbnail((size, size), Resampling.LANCZOS)
-    out = io.BytesIO()
-    image.save(out, format="PNG")
-    return out.getvalue()
+    size_bytes = file.seek(0, io.SEEK_END)
+    image = _open(file, filename, limits)
+    with _readable(file, filename):
+        orientation = _orientation(image)
+    sides = (image.width, image.height)
+    width, height = reversed(sides) if orientation in _LYING else sides
+    return Picture(width, height, size_bytes, orientation in _TURNS)
+
+
+def decode(content: bytes, filename: str) -> Image:
+    """The pixels that ``clean`` writes, of bytes that were examined before.
+
+    Raises:
+        Refused: they are damaged.
+    """
+    kind = format_of(content)
+    if kind is None:
+        raise refuse_unknown(content, filename)
+    file = io.BytesIO(content)
+    with _readable(file, filename):
+        image = _READERS[kind](file)
+        image.load()
+        return _upright(image)
+
+
+def save(image: Image, target: IO[bytes]) -> None:
+    image.save(target, format="PNG", compress_level=1)  # 6 takes four times as long for 5 %
+
+
+def thumbnail(file: BinaryIO, side: int, target: IO[bytes]) -> None:
+    """Writes a PNG whose longer side has at most ``side`` pixels, from one that ``clean`` made."""
+    file.seek(0)
+    image: Image = PngImageFile(file)
+    image.thumbnail((side, side), Resampling.LANCZOS)
+    image.save(target, format="PNG")
+
+
+def too_costly(filename: str, what: str) -> Refused:
+    """The refusal of a file that ``what`` happened to while it was unpacked."""
+    return Refused(
+        "too_costly",
+        f"{filename} {what} while it is unpacked: save it anew as an ordinary PNG or JPEG, or "
+        "smaller.",
+    )
 
 
 def refuse_unknown(head: bytes, filename: str) -> Refused:
@@ -126,12 +177,13 @@ def refuse_unknown(head: bytes, filename: str) -> Refused:
     )
 
 
-def _require_size(size_bytes: int, filename: str, settings: Settings) -> None:
-    if size_bytes > settings.max_image_bytes:
+def require_size(size_bytes: int, filename: str, limits: Limits) -> None:
+    """Raises Refused above the cap."""
+    if size_bytes > limits.max_image_bytes:
         raise Refused(
             "too_large",
-            f"{filename} has {size_bytes / MIB:.1f} MiB; a picture may have "
-            f"{settings.max_image_bytes / MIB:g} MiB.",
+            f"{filename} has {size_bytes / _MIB:.1f} MiB; a picture may have "
+            f"{limits.max_image_bytes / _MIB:g} MiB.",
         )
 
 
@@ -157,7 +209,7 @@ def _segments(jpeg: bytes) -> Iterator[bytes]:
         at = found.end() + int.from_bytes(jpeg[found.end() : found.end() + 2], "big")
 
 
-def _open(file: BinaryIO, filename: str, settings: Settings) -> ImageFile:
+def _open(file: BinaryIO, filename: str, limits: Limits) -> ImageFile:
     """The header, checked. No pixel has been unpacked when this returns."""
     file.seek(0)
     head = file.read(HEAD_BYTES)
@@ -165,15 +217,13 @@ def _open(file: BinaryIO, filename: str, settings: Settings) -> ImageFile:
     if kind is None:
         raise refuse_unknown(head, filename)
     _require_extension(kind, filename)
-    _require_plain(head, kind, filename, settings)
+    _require_plain(head, kind, filename, limits)
     if kind == "JPEG":
         _require_few_scans(file, filename)
     file.seek(0)
-    try:
+    with _readable(file, filename):
         image = _READERS[kind](file)
-    except (*_BROKEN, *_BROKEN_TOO) as error:
-        raise _truncated(filename) from error
-    _require_dimensions(image.width, image.height, filename, settings)
+    _require_dimensions(image.width, image.height, filename, limits)
     if getattr(image, "is_animated", False):
         raise _animated(filename)
     if image.mode == "CMYK":
@@ -196,7 +246,7 @@ def _require_extension(kind: Format, filename: str) -> None:
         raise Refused("wrong_extension", f"{filename} holds a {kind} picture: name it {right}.")
 
 
-def _require_plain(head: bytes, kind: Format, filename: str, settings: Settings) -> None:
+def _require_plain(head: bytes, kind: Format, filename: str, limits: Limits) -> None:
     """What only the raw header tells: the reader would hide it, or unpack before it said so."""
     if kind == "PNG" and len(head) > 24 and head[24] == 16:
         raise Refused("sixteen_bit", f"{filename} has 16 bits a channel: save it with 8.")
@@ -205,38 +255,60 @@ def _require_plain(head: bytes, kind: Format, filename: str, settings: Settings)
             raise _animated(filename)
         width = int.from_bytes(head[24:27], "little") + 1
         height = int.from_bytes(head[27:30], "little") + 1
-        _require_dimensions(width, height, filename, settings)
+        _require_dimensions(width, height, filename, limits)
 
 
-def _require_dimensions(width: int, height: int, filename: str, settings: Settings) -> None:
-    if width * height > settings.max_image_pixels:
+def _require_dimensions(width: int, height: int, filename: str, limits: Limits) -> None:
+    if width * height > limits.max_image_pixels:
         raise Refused(
             "too_many_pixels",
-            f"{filename} has {width} x {height} pixels; {settings.max_image_pixels:,} in all are "
+            f"{filename} has {width} x {height} pixels; {limits.max_image_pixels:,} in all are "
             "the most. Send it smaller.",
         )
-    if max(width, height) > settings.max_image_side:
+    if max(width, height) > limits.max_image_side:
         raise Refused(
             "side_too_long",
-            f"{filename} has {width} x {height} pixels; {settings.max_image_side:,} are the most "
+            f"{filename} has {width} x {height} pixels; {limits.max_image_side:,} are the most "
             "for a side.",
         )
 
 
-def _upright(image: ImageFile, filename: str) -> Image:
+def _orientation(image: ImageFile) -> int:
+    return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
+def _upright(image: ImageFile) -> Image:
     """The pixels, turned as the camera said, without anything that came along."""
-    try:
-        image.load()
-        turned = ImageOps.exif_transpose(image)
-        pixels = turned.convert("RGBA" if turned.has_transparency_data else "RGB")
-    except (*_BROKEN, *_BROKEN_TOO) as error:
-        raise _truncated(filename) from error
+    turned = ImageOps.exif_transpose(image)
+    pixels = turned.convert("RGBA" if turned.has_transparency_data else "RGB")
     pixels.info = {}
     return pixels
 
 
-def _truncated(filename: str) -> Refused:
-    return Refused("truncated", f"{filename} is damaged or incomplete: its pixels cannot be read.")
+@contextmanager
+def _readable(file: BinaryIO, filename: str) -> Iterator[None]:
+    """Turns what the library raises on a broken file into a refusal."""
+    try:
+        yield
+    except (*_BROKEN, *_BROKEN_TOO) as error:
+        if _ends_early(file) or "truncated" in str(error):
+            detail = f"{filename} is incomplete: it ends before its pixels do. Send it again."
+            raise Refused("truncated", detail) from error
+        detail = f"{filename} is damaged: its pixels cannot be read. Open it and save it anew."
+        raise Refused("corrupt", detail) from error
+
+
+def _ends_early(file: BinaryIO) -> bool:
+    """Whether the end that the format itself marks or announces is not there."""
+    file.seek(0)
+    content = file.read()
+    match format_of(content):
+        case "PNG":
+            return b"IEND" not in content
+        case "JPEG":
+            return content.rfind(b"\xff\xd9") <= max(content.rfind(b"\xff\xda"), 0)
+        case _:
+            return int.from_bytes(content[4:8], "little") + 8 > len(content)
 
 
 def _animated(filename: str) -> Refused:

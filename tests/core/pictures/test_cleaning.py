@@ -8,14 +8,14 @@ import pytest
 from PIL import Image
 
 from core.config import Settings
-from core.datasets import pictures
-from core.datasets.refusal import Refused
+from core.pictures import cleaning
+from core.pictures.refusal import Refused
 from tests.support import uploads
 
 
 def clean(content: bytes, filename: str, settings: Settings) -> Image.Image:
     target = io.BytesIO()
-    pictures.clean(io.BytesIO(content), filename, settings, target)
+    cleaning.clean(io.BytesIO(content), filename, settings, target)
     return Image.open(target)
 
 
@@ -63,8 +63,8 @@ def test_a_transparent_palette_keeps_its_holes(settings: Settings) -> None:
 
 def test_it_is_turned_upright_and_tells_nothing_else(settings: Settings) -> None:
     target = io.BytesIO()
-    picture = pictures.clean(io.BytesIO(uploads.sideways()), "a.jpg", settings, target)
-    assert (picture.width, picture.height) == (32, 64)
+    picture = cleaning.clean(io.BytesIO(uploads.sideways()), "a.jpg", settings, target)
+    assert (picture.width, picture.height, picture.turned) == (32, 64, True)
     image = Image.open(target)
     red, _, blue = image.getpixel((16, 8))  # type: ignore[misc]
     assert red > 200 > 60 > blue
@@ -75,7 +75,7 @@ def test_it_is_turned_upright_and_tells_nothing_else(settings: Settings) -> None
 def test_text_and_colour_profiles_are_dropped(settings: Settings) -> None:
     content = uploads.picture(icc_profile=b"profile of somebody", dpi=(300, 300))
     target = io.BytesIO()
-    pictures.clean(io.BytesIO(content), "a.png", settings, target)
+    cleaning.clean(io.BytesIO(content), "a.png", settings, target)
     assert set(uploads.chunks_of(target.getvalue())) == {b"IHDR", b"IDAT", b"IEND"}
 
 
@@ -95,6 +95,10 @@ def test_text_and_colour_profiles_are_dropped(settings: Settings) -> None:
         (uploads.animation("WEBP"), "dog.webp", "animated"),
         (uploads.picture("JPEG", (160, 60))[:-200], "dog.jpg", "truncated"),
         (uploads.picture()[:-30], "dog.png", "truncated"),
+        (uploads.picture().replace(b"IDAT", b"IDAX"), "dog.png", "corrupt"),
+        (uploads.garbled("PNG"), "dog.png", "corrupt"),
+        (uploads.garbled("JPEG"), "dog.jpg", "corrupt"),
+        (uploads.garbled("WEBP"), "dog.webp", "corrupt"),
         (uploads.picture("WEBP")[:-30], "dog.webp", "truncated"),
         (uploads.png_header(90, 90), "dog.png", "truncated"),
         (b"\x89PNG\r\n\x1a\n", "dog.png", "truncated"),
@@ -121,24 +125,17 @@ def test_refusals_have_a_code_and_a_sentence_with_the_name(
 def test_pictures_near_the_cap_raise_no_alarm_of_the_library(settings: Settings) -> None:
     """Pillow's own cap lies at 89 million pixels, below ours, and is global."""
     content = uploads.picture(size=(9_500, 9_500), mode="1", color=0)
-    picture = pictures.clean(io.BytesIO(content), "wide.png", settings, io.BytesIO())
+    picture = cleaning.clean(io.BytesIO(content), "wide.png", settings, io.BytesIO())
     assert (picture.width, picture.height) == (9_500, 9_500)
 
 
 def test_a_thumbnail_keeps_the_shape_and_is_never_larger(settings: Settings) -> None:
-    target = io.BytesIO()
-    pictures.clean(io.BytesIO(uploads.picture(size=(200, 100))), "a.png", settings, target)
+    whole = io.BytesIO()
+    cleaning.clean(io.BytesIO(uploads.picture(size=(200, 100))), "a.png", settings, whole)
     for side, size in ((50, (50, 25)), (999, (200, 100))):
-        small = pictures.thumbnail(target.getvalue, side)
-        assert Image.open(io.BytesIO(small)).size == size
-
-
-def test_who_waits_for_a_thumbnail_holds_no_picture_yet() -> None:
-    def read() -> bytes:
-        assert pictures._decoders._value == 1
-        return uploads.picture()
-
-    pictures.thumbnail(read, 50)
+        small = io.BytesIO()
+        cleaning.thumbnail(whole, side, small)
+        assert Image.open(small).size == size
 
 
 def progressive(scans: int, **options: Any) -> bytes:
