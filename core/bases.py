@@ -1,5 +1,7 @@
 """The base models Stillroom knows: what each is, where it lies on this disk, how to get it."""
 
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +20,19 @@ class Source:
 
 @dataclass(frozen=True)
 class BaseModel(UNetShape):
+    """``source``: where it is fetched from. ``place``: of one that the administrator added, its
+    folder's name, another for other weights. The package's own have neither."""
+
     id: str
     licence: str
     source: Source | None
-    """None: the package's own."""
     prediction_type: str = "epsilon"
+    place: str | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """In the package: every worker has it."""
+        return self.source is None and self.place is None
 
 
 EMBEDDED = Path(__file__).parent / "nano" / "weights"
@@ -62,6 +72,10 @@ _ALL = (
     BaseModel(SSD_1B, NANO_WIDTHS, 64, "nano-ssd-1b", "apache-2.0", None),
 )
 CATALOGUE: dict[str, BaseModel] = {base.id: base for base in _ALL}
+AT = "@"
+"""In ``place``, between a base's id and what tells its weights: no id has it."""
+PARTS = "parts"
+"""The folder in the home of what checkpoints of one file lack."""
 
 
 def find(base_id: str) -> BaseModel:
@@ -69,14 +83,19 @@ def find(base_id: str) -> BaseModel:
     try:
         return CATALOGUE[base_id]
     except KeyError:
-        known = ", ".join(CATALOGUE)
-        raise BaseUnknown(
-            f"No base model is called '{base_id}'. This server knows {known}."
-        ) from None
+        raise unknown(base_id, CATALOGUE) from None
+
+
+def unknown(base_id: str, known: Iterable[str]) -> BaseUnknown:
+    return BaseUnknown(
+        f"No base model is called '{base_id}'. This server knows {', '.join(known)}."
+    )
 
 
 def folder(base: BaseModel, settings: Settings) -> Path:
     """Where its pipeline lies, or would: in the administrator's folder, the package, the home."""
+    if base.place:
+        return settings.added_path / base.place
     given = settings.bases.get(base.id)
     if given:
         return given.expanduser()
@@ -85,7 +104,7 @@ def folder(base: BaseModel, settings: Settings) -> Path:
 
 def is_embedded(base: BaseModel, settings: Settings) -> bool:
     """The package's own, with no folder of the administrator's in its place."""
-    return base.source is None and base.id not in settings.bases
+    return base.is_ours and base.id not in settings.bases
 
 
 def is_here(base: BaseModel, settings: Settings) -> bool:
@@ -94,10 +113,36 @@ def is_here(base: BaseModel, settings: Settings) -> bool:
 
 
 def ids_here(settings: Settings) -> list[str]:
-    return [base.id for base in _ALL if is_here(base, settings)]
+    """Those of the catalogue, then those that were added. Asked at every claim and beat."""
+    return [*(base.id for base in _ALL if is_here(base, settings)), *_added(settings.added_path)]
+
+
+def folder_here(base_id: str, settings: Settings) -> Path | None:
+    """Of a base on this disk."""
+    if base := CATALOGUE.get(base_id):
+        return folder(base, settings) if is_here(base, settings) else None
+    places = [place for place in _places(settings.added_path) if place.startswith(base_id + AT)]
+    return settings.added_path / places[0] if places else None
+
+
+def _added(folder: Path) -> list[str]:
+    """A folder is put there whole: its name is enough."""
+    return sorted({place.partition(AT)[0] for place in _places(folder)})
+
+
+def _places(folder: Path) -> list[str]:
+    try:
+        return [name for name in os.listdir(folder) if not name.startswith(".")]
+    except FileNotFoundError:
+        return []
 
 
 def how_to_get(base: BaseModel) -> str:
+    if base.place:
+        return (
+            f"The base model '{base.id}' is not on the disk of any live worker. Run `stillroom "
+            f"models add {base.id} PATH` there, with the file or folder that it was added from."
+        )
     return (
         f"The base model '{base.id}' is not on the disk of any live worker. Run "
         f"`stillroom models pull {base.id}` there, or point STILLROOM_BASES at a folder that has "

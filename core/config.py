@@ -6,13 +6,15 @@ Read once, at the start of a process, from ``STILLROOM_*``; passed on as a value
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, StringConstraints, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1024**2
 GIB = 1024**3
+Host = Annotated[str, StringConstraints(to_lower=True, pattern=r"^[^\s/@]+$")]
+"""A name or an address, without scheme or port."""
 
 
 class Settings(BaseSettings):
@@ -26,6 +28,19 @@ class Settings(BaseSettings):
     allowed_hosts: list[str] = Field(
         [], description="Further names this server answers to, beside loopback and `host`."
     )
+    public_url: str = Field(
+        "",
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="How others reach this server, for links. Empty: as the request did.",
+    )
+    webhook_hosts: list[Host] = Field(
+        [],
+        description="Of receivers in the house, which webhooks may call over http and at private "
+        "addresses. All others: https, and public.",
+    )
+    metrics_open: bool = Field(
+        False, description="Whether `/metrics` answers without a key, to whoever reaches it."
+    )
     database_url: str = Field("", description="SQLAlchemy URL. Empty: SQLite in the home.")
     broker_url: SecretStr = Field(
         SecretStr(""), description="redis://… Empty: no broker, workers watch the database file."
@@ -33,6 +48,10 @@ class Settings(BaseSettings):
     store_url: str = Field("", description="s3://, gs://, az://. Empty: a folder in the home.")
     devices: str = Field("auto", description="auto | cpu | cuda:0=generate,cuda:1=train,cuda:2")
     device: str = Field("cpu", description="One worker's own device, set by the supervisor.")
+    resident_bytes: int | None = Field(
+        None, ge=0, description="Of a device's memory, for bases. Empty: half of it."
+    )
+    warm: list[str] = Field([], description="Bases that a worker loads before it takes a job.")
     bases: dict[str, Path] = Field(
         {}, description="Base id to a local folder, for bases that are on this disk already."
     )
@@ -69,16 +88,38 @@ class Settings(BaseSettings):
         7.0, gt=0, description="Of ended jobs, for `extend` and `retry`. Empty: as long as the job."
     )
 
+    import_roots: list[Path] = Field(
+        [],
+        description="Folders below which `stillroom dataset import` takes pictures. Empty: none.",
+    )
     max_body_bytes: int = Field(2 * GIB, gt=0, description="One request.")
+    max_lora_bytes: int = Field(
+        2 * GIB, gt=0, description="One LoRA that is brought; rank 256 in half precision has 1.7."
+    )
     max_image_bytes: int = Field(64 * MIB, gt=0, description="One picture as sent.")
     max_image_pixels: int = Field(100_000_000, gt=0, description="Above it: a bomb or a poster.")
     max_image_side: int = Field(16_384, gt=0, description="Pixels; WebP's own limit.")
-    max_dataset_images: int = Field(10_000, gt=0)
+    picture_seconds: float = Field(
+        60.0, gt=0, description="To unpack one picture; one at the caps takes about five."
+    )
+    max_dataset_images: int = Field(10_000, gt=0, description="Of uploads; imports have no cap.")
     max_files: int = Field(1_000, gt=0, description="Files in one upload.")
     max_zip_entries: int = Field(10_000, gt=0, description="Of all zips in one upload.")
     max_zip_bytes: int = Field(4 * GIB, gt=0, description="All members of one zip, unpacked.")
     max_zip_ratio: int = Field(200, gt=0, description="Unpacked to packed; pictures are near 1.")
     max_queued_jobs: int = Field(1_000, gt=0, description="Waiting jobs of one owner.")
+    max_running_jobs: int | None = Field(
+        None, gt=0, description="Of one owner; further ones wait. Empty: as many as devices take."
+    )
+    max_stored_bytes: int | None = Field(
+        None, gt=0, description="Pictures and artifacts of one owner. Empty: what the disk holds."
+    )
+    max_requests_per_minute: int | None = Field(
+        3_000,
+        gt=0,
+        description="Of one key, to one API process; an admin key on this machine is not counted. "
+        "Empty: any number.",
+    )
     max_waiting: int = Field(
         1_000, gt=0, description="Clients that wait for jobs: open streams and held answers."
     )
@@ -123,9 +164,19 @@ class Settings(BaseSettings):
         return self.root / "models"
 
     @property
+    def added_path(self) -> Path:
+        """Bases that the administrator added."""
+        return self.models_path / "added"
+
+    @property
     def cache_path(self) -> Path:
         """Encoded pictures and captions, and class pictures: lost without loss."""
         return self.root / "cache"
+
+    @property
+    def loras_path(self) -> Path:
+        """LoRAs of artifacts, fetched from the store by this host's workers."""
+        return self.root / "loras"
 
     @property
     def unets_path(self) -> Path:
@@ -143,7 +194,7 @@ class Settings(BaseSettings):
 
     def prepare(self) -> None:
         """Makes the home and its rooms, readable by this user alone."""
-        caches = (self.models_path, self.cache_path, self.unets_path)
+        caches = (self.models_path, self.cache_path, self.unets_path, self.loras_path)
         for folder in (self.root, self.scratch_path, *caches, self.run_path):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.root.stat().st_uid == os.geteuid():

@@ -5,10 +5,14 @@
     ├── Unauthorized          401
     ├── InsufficientScope     403
     ├── NotFound              404     also: somebody else's
+    │   └── PictureGone
     ├── NotAcceptable         406
     ├── Conflict              409     right request, wrong moment
     │   ├── WrongState
     │   ├── DatasetFrozen
+    │   ├── InUse
+    │   ├── PictureChanged
+    │   ├── PictureUnreadable
     │   └── BaseNotAvailable
     ├── TooLarge              413
     ├── RangeNotSatisfiable   416
@@ -18,9 +22,11 @@
     │   ├── DatasetEmpty
     │   ├── DatasetNotCaptioned
     │   ├── BaseUnknown
+    │   ├── NotABase
     │   ├── LayoutMismatch
     │   ├── DoesNotFit
-    │   └── IdempotencyMismatch
+    │   ├── IdempotencyMismatch
+    │   └── WebhookRefused
     ├── TooMany               429
     ├── Unavailable           503
     │   ├── WrongRevision
@@ -87,6 +93,12 @@ class NotFound(ServiceError):
     status, code, title = 404, "not_found", "Not found"
 
 
+class PictureGone(NotFound):
+    """An imported picture's file is not where it lay, or not on this host."""
+
+    code = "picture_gone"
+
+
 class NotAcceptable(ServiceError):
     status, code, title = 406, "not_acceptable", "No such representation"
 
@@ -101,6 +113,24 @@ class WrongState(Conflict):
 
 class DatasetFrozen(Conflict):
     code = "dataset_frozen"
+
+
+class InUse(Conflict):
+    """Somebody wants to delete what a job that has not ended needs; names the job."""
+
+    code = "in_use"
+
+
+class PictureChanged(Conflict):
+    """An imported picture's file holds other bytes than it did."""
+
+    code = "picture_changed"
+
+
+class PictureUnreadable(Conflict):
+    """An imported picture was damaged from the start, which its header does not tell."""
+
+    code = "picture_unreadable"
 
 
 class BaseNotAvailable(Conflict):
@@ -139,6 +169,12 @@ class BaseUnknown(Unprocessable):
     code = "base_unknown"
 
 
+class NotABase(Unprocessable):
+    """What the administrator wants to add is no base model of the family."""
+
+    code = "not_a_base"
+
+
 class DoesNotFit(Unprocessable):
     code = "does_not_fit"
 
@@ -149,6 +185,12 @@ class LayoutMismatch(Unprocessable):
 
 class IdempotencyMismatch(Unprocessable):
     code = "idempotency_mismatch"
+
+
+class WebhookRefused(Unprocessable):
+    """An address that this server does not call."""
+
+    code = "webhook_refused"
 
 
 class TooMany(ServiceError):

@@ -18,6 +18,11 @@ ROWS_BYTES = 512 * 1024**2
 GRADIENTS_AT_PEAK = 0.45
 """Share of a whole UNet's gradients that are there when its activations, if all are kept, are most;
 counted like the table: 0.43 to 0.45."""
+MAX_ROWS = 16
+"""Pictures that are drawn at once: beyond it a device does not draw faster, and everybody waits for
+the last one."""
+TOKENS = 77
+"""Of a chunk of a prompt."""
 DROPOUT = 1.5
 """Each adapter keeps its own input and a mask: activations times this, at most."""
 
@@ -52,13 +57,32 @@ def student_shape(spec: DistillSpec, teacher: UNetShape) -> UNetShape:
 
 
 def generate_bytes(spec: GenerateSpec, base: UNetShape, *, on_gpu: bool) -> int:
-    """The most memory that it holds at once."""
+    """The least memory that it needs: with one picture at a time."""
     own, width = footprint(base).family, number_bytes(spec.precision, on_gpu)
-    pixels = (spec.width or base.native_size) * (spec.height or base.native_size)
-    grown = pixels / base.native_size**2 * width / 2
     weights = (base.parameters + own.vae_parameters + own.text_parameters) * width
-    rows = 2 if spec.guidance > 1 else 1
-    return RUNTIME_BYTES + round(weights + max(own.decode, rows * own.forward) * grown)
+    decode = round(own.decode * _grown(spec, base, on_gpu))
+    return RUNTIME_BYTES + weights + max(decode, drawn_bytes(spec, base, on_gpu=on_gpu))
+
+
+def drawn_bytes(spec: GenerateSpec, base: UNetShape, *, on_gpu: bool) -> int:
+    """Of one picture that is drawn, both sides of guidance."""
+    sides = 2 if spec.guidance > 1 else 1
+    activations = round(footprint(base).family.forward * _grown(spec, base, on_gpu))
+    return sides * (activations + text_numbers(base) * number_bytes(spec.precision, on_gpu))
+
+
+def text_numbers(base: UNetShape) -> int:
+    """Numbers that cross attention keeps of one text: keys and values of its tokens. A text of more
+    chunks keeps more."""
+    text_width = footprint(base).family.text_width
+    sizes = base.layout.linear_sizes(base.widths, text_width, attention_only=True)
+    return TOKENS * sum(outer for inner, outer in sizes if inner == text_width)
+
+
+def _grown(spec: GenerateSpec, base: UNetShape, on_gpu: bool) -> float:
+    """Activations beside those of the table, which are of the native size and two bytes."""
+    pixels = (spec.width or base.native_size) * (spec.height or base.native_size)
+    return pixels / base.native_size**2 * number_bytes(spec.precision, on_gpu) / 2
 
 
 def trained_bytes(spec: FineTuneSpec, base: UNetShape) -> int:

@@ -19,8 +19,10 @@ _NOT_OURS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 
 @contextmanager
 def bind(**ids: Any) -> Iterator[None]:
-    """Adds ``ids`` to every line of this thread until the block ends."""
-    token = _bound.set({**_bound.get(), **ids})
+    """Adds ``ids``, but for those that are None, to every line of this thread until the block
+    ends."""
+    known = {name: value for name, value in ids.items() if value is not None}
+    token = _bound.set({**_bound.get(), **known})
     try:
         yield
     finally:

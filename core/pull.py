@@ -17,9 +17,11 @@ from core.bases import FP16_VAE, Source
 from core.config import Settings
 from core.errors import Conflict, Unavailable
 from core.files.atomic import sync
+from core.files.space import require_room
 
 _COMPONENTS = ("text_encoder", "text_encoder_2", "unet")
-_PLAIN_FOLDERS = ("scheduler", "tokenizer", "tokenizer_2")
+_TOKENIZERS = ("tokenizer", "tokenizer_2")
+_PLAIN_FOLDERS = ("scheduler", *_TOKENIZERS)
 _CHUNK_BYTES = 1 << 20
 
 
@@ -51,17 +53,50 @@ def pull(base_id: str, settings: Settings, tell: Callable[[str], None]) -> Path:
         tell(f"{base_id} is here already: {folder}")
         return folder
     files = _wanted(base.source, settings.hub_url)
+    _bring(base_id, files, folder, settings.hub_url, tell)
+    return folder
+
+
+def pull_parts(settings: Settings, tell: Callable[[str], None]) -> Path:
+    """Tokenizers and the VAE that works in half precision: what a checkpoint of one file lacks.
+
+    Raises:
+        Conflict: a downloaded file has the wrong hash.
+        Unavailable: the hub cannot be reached.
+    """
+    folder = settings.models_path / bases.PARTS
+    if folder.is_dir():
+        tell(f"{bases.PARTS} are here already: {folder}")
+        return folder
+    source = bases.find("ssd-1b").source
+    assert source, "it is not the package's own"
+    files = [
+        file
+        for file in _list(source, settings.hub_url)
+        if PurePosixPath(file.path).parent.as_posix() in _TOKENIZERS
+    ]
+    _bring(bases.PARTS, files + _half_vae(settings.hub_url), folder, settings.hub_url, tell)
+    return folder
+
+
+def _bring(
+    name: str,
+    files: list[RemoteFile],
+    folder: Path,
+    hub_url: str,
+    tell: Callable[[str], None],
+) -> None:
     total_bytes = sum(file.bytes for file in files)
     aside = folder.with_name(f".{folder.name}.part")
     aside.mkdir(parents=True, exist_ok=True)
-    _require_space(aside, total_bytes)
-    tell(f"{base_id}: {len(files)} files, {total_bytes / 1e9:.2f} GB, into {folder}")
+    have = sum(path.stat().st_size for path in aside.rglob("*") if path.is_file())
+    require_room(aside.parent, total_bytes - have)
+    tell(f"{name}: {len(files)} files, {total_bytes / 1e9:.2f} GB, into {folder}")
     for file in files:
         tell(f"{file.target} ({file.bytes / 1e6:,.1f} MB)")
-        _fetch(file, aside, settings.hub_url)
+        _fetch(file, aside, hub_url)
     _settle(files, aside, folder)
-    tell(f"{base_id} is ready.")
-    return folder
+    tell(f"{name}: all of it is here.")
 
 
 def _wanted(source: Source, hub_url: str) -> list[RemoteFile]:
@@ -78,9 +113,12 @@ def _wanted(source: Source, hub_url: str) -> list[RemoteFile]:
         weights = [path for path in files if _is_weights(path, component)]
         half = [path for path in weights if path.endswith(".fp16.safetensors")]
         chosen += [files[path] for path in half or weights]
+    return chosen + _half_vae(hub_url)
+
+
+def _half_vae(hub_url: str) -> list[RemoteFile]:
     vae = {file.path: file for file in _list(FP16_VAE, hub_url, into="vae/")}
-    chosen += [vae["config.json"], vae["diffusion_pytorch_model.safetensors"]]
-    return chosen
+    return [vae["config.json"], vae["diffusion_pytorch_model.safetensors"]]
 
 
 def _is_weights(path: str, component: str) -> bool:
@@ -158,14 +196,3 @@ def _settle(files: list[RemoteFile], aside: Path, folder: Path) -> None:
     shutil.rmtree(aside / "downloads")
     aside.rename(folder)
     sync(folder.parent)
-
-
-def _require_space(aside: Path, total_bytes: int) -> None:
-    have = sum(path.stat().st_size for path in aside.rglob("*") if path.is_file())
-    free_bytes = shutil.disk_usage(aside).free
-    if total_bytes - have > free_bytes:
-        raise Conflict(
-            f"{(total_bytes - have) / 1e9:.2f} GB are to come and {free_bytes / 1e9:.2f} GB are "
-            f"free on the disk of {aside.parent}. Make room or move STILLROOM_HOME.",
-            code="disk_full",
-        )

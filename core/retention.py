@@ -1,24 +1,31 @@
-"""What is taken away with time: files that no row names, old checkpoints, old jobs.
+"""What is taken away with time: files that no row names, old checkpoints, old jobs, artifacts that
+have expired, what clients and webhooks were told long ago.
 
-Rows go first, in a transaction, then files. Whoever dies in between leaves files that the next
-look finds again; two that look at once do the same work twice.
+Rows go first, in a transaction, then files, and only then what says that they are to go. Whoever
+dies in between leaves files that the next look finds again; two that look at once do the same work
+twice.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, delete, or_, select, update
+from sqlalchemy import and_, or_, select, update
 from sqlalchemy.orm import Session
 
+from core import crash, purge
+from core.artifacts import deletions
+from core.artifacts import removal as artifact_removal
 from core.artifacts.store import Store
 from core.config import Settings
+from core.datasets.importing import staging
+from core.db import migrate
 from core.db.engine import Database
-from core.db.models import Artifact, Event, Job, JobInput, JobLog, now
-from core.jobs import lanes
-from core.jobs.states import TERMINAL
+from core.db.models import Artifact, Job, now
+from core.jobs import lanes, removal
 from core.owners import idempotency
 from core.periodic import Periodic
+from core.webhooks import outbox
 
 log = logging.getLogger(__name__)
 
@@ -38,47 +45,72 @@ class Retention(Periodic):
         self.database = database
         self.store = store
         self.settings = settings
+        self._revision = migrate.head()
+        self._is_first = True
 
     def look(self) -> None:
         """One round."""
+        with self.database.read() as session:
+            migrate.require(session, self._revision)
         # a worker that lost its job may go on writing files for a lease, not longer
         self._sweep(before=now() - timedelta(seconds=2 * self.settings.lease_seconds))
         if self.settings.keep_checkpoints_days is not None:
             self._drop_checkpoints(now() - timedelta(days=self.settings.keep_checkpoints_days))
         if self.settings.keep_jobs_days is not None:
             self._forget_jobs(now() - timedelta(days=self.settings.keep_jobs_days))
+        self._remove_expired(now())
+        deletions.carry_out(self.database, self.store)
         self._forget_requests()
+        self._forget_deliveries()
+        staging.sweep(self.database)
+        # at first wholly: a cache may hold what was there before anybody kept rolls
+        purge.sweep_home(self.database, self.settings, wholly=self._is_first)
+        self._is_first = False
 
     def _sweep(self, before: datetime) -> None:
         """Files that lost attempts left in the store."""
         for job_id in self._ended(before, swept=UNSWEPT):
             with self.database.read() as session:
                 named = _named_keys(session, job_id)
-            self.store.delete_prefix(folder_of(job_id), keep=named)
-            with self.database.write() as session:
-                session.execute(update(Job).where(Job.id == job_id).values(swept=SWEPT))
+            self._delete_but(job_id, named, then=SWEPT)
 
     def _drop_checkpoints(self, before: datetime) -> None:
         """Of jobs that nobody goes on from."""
         for job_id in self._ended(before, swept=SWEPT):
             with self.database.write() as session:
                 job = session.get(Job, job_id, with_for_update=True)  # nobody follows it meanwhile
-                if job is None or _is_needed(session, job_id):
+                if job is None or removal.is_needed(session, job_id):
                     continue
-                job.checkpoints, job.swept = [], LIGHT
+                job.checkpoints = []
                 named = _named_keys(session, job_id)
-            self.store.delete_prefix(folder_of(job_id), keep=named)
+            crash.point("retention: checkpoints dropped")
+            self._delete_but(job_id, named, then=LIGHT)
+
+    def _delete_but(self, job_id: str, named: Collection[str], *, then: int) -> None:
+        self.store.delete_prefix(removal.folder_of(job_id), keep=named)
+        crash.point("retention: swept")
+        with self.database.write() as session:
+            session.execute(update(Job).where(Job.id == job_id).values(swept=then))
 
     def _forget_jobs(self, before: datetime) -> None:
         """With all that they made, unless another job needs some of it."""
         for swept in (SWEPT, LIGHT):
             for job_id in self._ended(before, swept=swept):
                 with self.database.write() as session:
-                    forgotten = forget(session, job_id)
-                if forgotten:
-                    self.store.delete_prefix(folder_of(job_id))
+                    removal.forget(session, job_id)
+        crash.point("retention: jobs forgotten")
         with self.database.write() as session:
             lanes.forget_empty(session)
+
+    def _remove_expired(self, at: datetime) -> None:
+        """Artifacts, unless a job needs them."""
+        page: Sequence[str] = [""]
+        while page:
+            with self.database.read() as session:
+                page = artifact_removal.expired(session, at, after=page[-1], limit=_AT_ONCE)
+            for artifact_id in page:
+                with self.database.write() as session:
+                    artifact_removal.remove_expired(session, artifact_id, at)
 
     def _forget_requests(self) -> None:
         """Keys under which clients might have sent something again."""
@@ -87,6 +119,14 @@ class Retention(Periodic):
         if any_old:
             with self.database.write() as session:
                 idempotency.forget_old(session)
+
+    def _forget_deliveries(self) -> None:
+        """What webhooks were told, or could not be."""
+        with self.database.read() as session:
+            any_old = outbox.any_old(session)
+        if any_old:
+            with self.database.write() as session:
+                outbox.forget_old(session)
 
     def _ended(self, before: datetime, *, swept: int) -> Iterator[str]:
         """The oldest first. In pages that begin after the last one, whatever became of those."""
@@ -102,55 +142,6 @@ class Retention(Periodic):
             at, last_id = page[-1]
             later = or_(Job.finished_at > at, and_(Job.finished_at == at, Job.id > last_id))
             query = ended.where(later)
-
-
-def folder_of(job_id: str) -> str:
-    """Where the store keeps all that a job made."""
-    return f"jobs/{job_id}/"
-
-
-def forget(session: Session, job_id: str) -> bool:
-    """Takes away an ended job's rows; False where another job needs one. Delete its folder in the
-    store once this is committed."""
-    job = session.get(Job, job_id, with_for_update=True)
-    if job is None or job.state not in TERMINAL or _is_needed(session, job_id):
-        return False
-    for table in (Artifact, Event, JobInput, JobLog):
-        session.execute(delete(table).where(table.job_id == job_id))
-    session.delete(job)
-    return True
-
-
-def _is_needed(session: Session, job_id: str) -> bool:
-    """Whether a job that has not ended reads this one or what it made, or one that has may yet be
-    taken up again from a checkpoint of this one's."""
-    return _is_read(session, job_id) or _lends_a_checkpoint(session, job_id)
-
-
-def _lends_a_checkpoint(session: Session, job_id: str) -> bool:
-    """To a job that followed this one, and saved nothing of its own before it ended."""
-    followers = select(Job.checkpoints).join(JobInput, JobInput.job_id == Job.id)
-    followers = followers.where(JobInput.kind == "job", JobInput.input_id == job_id)
-    return any(
-        file["store_key"].startswith(folder_of(job_id))
-        for checkpoints in session.scalars(followers)
-        for checkpoint in checkpoints
-        for file in checkpoint["files"]
-    )
-
-
-def _is_read(session: Session, job_id: str) -> bool:
-    made = select(Artifact.id).where(Artifact.job_id == job_id)
-    needing = (
-        select(JobInput.job_id)
-        .join(Job, Job.id == JobInput.job_id)
-        .where(
-            Job.state.not_in(TERMINAL),
-            ((JobInput.kind == "job") & (JobInput.input_id == job_id))
-            | ((JobInput.kind == "artifact") & JobInput.input_id.in_(made)),
-        )
-    )
-    return session.execute(needing.limit(1)).first() is not None
 
 
 def _named_keys(session: Session, job_id: str) -> frozenset[str]:

@@ -237,6 +237,7 @@ class StudentSpec(Spec):
     )
     layers: list[Annotated[int, Field(ge=0, le=9)]] = Field(
         default_factory=lambda given: LAYERS[given.get("layout", "ssd-1b")],
+        max_length=10,
         description="For `teacher`: which of a stack of ten blocks to keep where the layout has "
         "fewer, in order; [0, 1, 2, 6] is what Segmind's SSD-1B looks like. Default: the first.",
     )
@@ -344,6 +345,20 @@ class LoraUse(Spec):
         return self
 
 
+LCM_STEPS = 50
+"""Of the teacher's, which an LCM jumps over. Luo et al., arXiv:2310.04378, section 4.3."""
+
+
+class StartImage(Spec):
+    """A picture of a dataset to begin with: scaled and cropped to the size that is asked for."""
+
+    dataset: Id
+    image: Id
+    strength: float = Field(
+        0.6, gt=0, le=1, description="How far to go from it; 1 leaves little of it."
+    )
+
+
 class GenerateSpec(Spec):
     """Pictures from prompts. Prompt by prompt; image k of a prompt uses ``seed + k``."""
 
@@ -353,19 +368,40 @@ class GenerateSpec(Spec):
     prompt: FilledPrompt | Annotated[list[FilledPrompt], Field(min_length=1, max_length=64)]
     negative_prompt: Prompt | None = Field(None, description="null: what the base does for none.")
     images: int = Field(1, ge=1, le=16, description="Pictures a prompt.")
-    steps: int = Field(25, ge=1, le=150, description="Denoising steps.")
+    steps: int = Field(25, ge=1, le=150, description="Denoising steps; of `lcm` at most 50.")
     guidance: float = Field(5.0, ge=0, le=30, description="Classifier-free guidance; <= 1: none.")
     scheduler: Literal["euler", "euler_a", "ddim", "dpmpp_2m_karras", "unipc", "lcm"] = "euler"
     width: Side | None = Field(None, description="Pixels. Default: the base's native size.")
     height: Side | None = Field(None, description="Pixels. Default: the base's native size.")
     seed: Seed | None = Field(None, description="Drawn at submit when absent.")
-    image: NotYet = None
+    image: StartImage | None = Field(None, description="A picture to begin with.")
     precision: Precision = "auto"
-    format: Literal["png"] = "png"
+    format: Literal["png", "jpeg", "webp"] = Field(
+        "png", description="What made a picture is written into each of them."
+    )
+
+    @model_validator(mode="after")
+    def _lcm_takes_few_steps(self) -> Self:
+        if self.scheduler == "lcm" and self.steps > LCM_STEPS:
+            raise ValueError(
+                f"`lcm` takes at most {LCM_STEPS} `steps`, not {self.steps}: its models were "
+                "distilled for so many, and need 4 to 8"
+            )
+        return self
+
+    @property
+    def denoising_steps(self) -> int:
+        """That a picture takes."""
+        return denoising_steps(self.steps, self.image.strength if self.image else None)
 
     @property
     def prompts(self) -> list[str]:
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+
+def denoising_steps(steps: int, strength: float | None) -> int:
+    """How many of ``steps`` are taken from a picture on, at least one; None: from noise on."""
+    return steps if strength is None else max(1, min(int(steps * strength), steps))
 
 
 AnySpec = FineTuneSpec | DistillSpec | GenerateSpec

@@ -4,23 +4,18 @@ Celery brings the process, its signals, the thread that works and, on Redis, the
 acknowledgement, no results, no retries, no remote control: losing a message costs nothing.
 """
 
-import logging
-import os
-import sys
 import threading
 import warnings
 from typing import Any
 
 from celery import Celery, signals
+from celery.bootsteps import StartStopStep
 from celery.exceptions import SecurityWarning
 
-from core import log as logs
 from core.config import Settings
 from core.jobs.bell import LOOK, bell_config
-from core.tether import die_with_parent
-from worker.station import DeviceTaken, Station
-
-log = logging.getLogger(__name__)
+from worker.quarters import Quarters
+from worker.station import Station
 
 # Celery warns root of pickled messages; ours are JSON and carry nothing, and containers run as root
 warnings.filterwarnings("ignore", category=SecurityWarning)
@@ -28,8 +23,7 @@ warnings.filterwarnings("ignore", category=SecurityWarning)
 MEMORY_POLL_SECONDS = 0.02
 """How often the in-memory transport looks. Its default is a whole second."""
 
-settings = Settings()
-app = Celery("stillroom", broker=settings.broker_url.get_secret_value() or "memory://localhost")
+app = Celery("stillroom")
 app.conf.update(
     bell_config(),
     task_acks_late=False,
@@ -38,49 +32,55 @@ app.conf.update(
     worker_send_task_events=False,
     worker_hijack_root_logger=False,
 )
-if settings.embedded:
-    app.conf.broker_transport_options = {"polling_interval": MEMORY_POLL_SECONDS}
 
 _station: Station | None = None
 
 
+class Begin(StartStopStep):
+    """Once Celery hears signals, which must not kill what has begun, and before it looks for a
+    broker, which may be away: ``worker_init`` is too early, ``worker_ready`` too late."""
+
+    def start(self, _worker: object) -> None:
+        assert _station is not None
+        _station.start()
+
+
+app.steps["worker"].add(Begin)
+
+
+def run(settings: Settings, quarters: Quarters) -> None:
+    """To the end of this worker."""
+    global _station
+    broker_url = settings.broker_url.get_secret_value() or "memory://localhost"
+    app.conf.update(broker_url=broker_url)
+    if settings.embedded:
+        app.conf.broker_transport_options = {"polling_interval": MEMORY_POLL_SECONDS}
+    _station = Station(settings, quarters, ring_self)
+    # one thread may be at a job for hours: the other one hears the bell meanwhile
+    options = ["--pool", "threads", "--concurrency", "2", "--hostname", f"{settings.device}@%h"]
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    app.worker_main(["--quiet", "worker", *options, *quiet])
+
+
 @app.task(name=LOOK)
 def look() -> None:
-    assert _station is not None, "Celery takes messages only after worker_init"
+    assert _station is not None, "Celery takes messages only when run() has begun"
     _station.work()
 
 
 def ring_self() -> None:
     """Wakes this worker's own drain, and with Redis no other's."""
-    if settings.embedded:
+    if _station is None:
+        return
+    if _station.settings.embedded:
         app.send_task(LOOK)
-    elif _station is not None:
+    else:
         threading.Thread(target=_station.work, name="drain", daemon=True).start()
 
 
 @signals.setup_logging.connect
 def _log_our_way(**_: Any) -> None:
-    logs.configure(settings.log_level)
-
-
-@signals.worker_init.connect
-def _prepare(**_: Any) -> None:
-    global _station
-    die_with_parent()
-    settings.prepare()
-    try:
-        _station = Station(settings, ring_self)
-    except DeviceTaken as error:
-        sys.exit(str(error))
-    except Exception:  # Celery would log it and go on with no station
-        log.exception("this worker cannot start")
-        os._exit(1)
-
-
-@signals.worker_ready.connect
-def _start(**_: Any) -> None:
-    assert _station is not None
-    _station.start()
+    """Celery leaves logging alone: it is configured."""
 
 
 @signals.worker_shutting_down.connect

@@ -6,6 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+SOCKET = "STILLROOM_RUNNER_SOCKET"
+"""The number of the runner's end of it, in its environment."""
+
 _LENGTH = struct.Struct("!I")
 _MAX_BYTES = 256 * 1024**2
 
@@ -28,14 +31,17 @@ class BaseFolder(Frame):
     """The artifact's folder."""
 
 
-class PictureFile(Frame):
-    path: str
-    caption: str | None
-
-
 class LoraFile(Frame):
     path: str
+    sha256: str
     weight: float
+
+
+class StartFile(Frame):
+    """A picture to begin with."""
+
+    path: str
+    sha256: str
 
 
 class Run(Frame):
@@ -46,13 +52,17 @@ class Run(Frame):
     """Counted by the link, and on every word about it: a late word must not hit the next job."""
     job: str
     attempt: int
+    request_id: str | None = None
+    """Of the request that made the job: for log lines."""
     kind: str
     spec: dict[str, object]
     base: BaseFolder
-    pictures: list[PictureFile] = []
+    pictures: str | None = None
+    """The list of what it learns from (``worker.listing``): too long for a frame, it may be."""
     loras: list[LoraFile] = []
     start: str | None = None
     """The file of a LoRA to begin with."""
+    start_picture: StartFile | None = None
     start_base: BaseFolder | None = None
     """Or the base whose UNet to begin with."""
     checkpoint: str | None = None
@@ -61,8 +71,17 @@ class Run(Frame):
     """Of the memory ladder."""
     cache: str
     """A folder that the owner's jobs share."""
+    roll: str | None = None
+    """The file that names what of it the job's dataset uses."""
     out: str
     """A folder of this attempt's own, for whatever it writes."""
+
+
+class Batch(Frame):
+    """What the runner is to do next: one training, or drawings that may share a batch."""
+
+    type: Literal["batch"] = "batch"
+    runs: list[Run]
 
 
 class GoOn(Frame):
@@ -89,6 +108,13 @@ class Ready(Frame):
     type: Literal["ready"] = "ready"
     chip: str
     memory_bytes: int | None
+
+
+class Holds(Frame):
+    """The bases that are in the device's memory now, by the ids of ``BaseFolder``."""
+
+    type: Literal["holds"] = "holds"
+    bases: list[str]
 
 
 class Begun(Frame):
@@ -119,7 +145,8 @@ class Report(Frame):
 
 
 class Picture(Frame):
-    """A finished picture: a generated image, or a sample of a training at ``step``."""
+    """A finished picture: a generated image, or a sample of a training at ``step``. ``index`` is
+    its place among those of a drawing, which need not be the order of making."""
 
     type: Literal["picture"] = "picture"
     role: Literal["image", "sample"]
@@ -127,6 +154,7 @@ class Picture(Frame):
     prompt: str
     seed: int
     step: int | None = None
+    index: int = 0
 
 
 class Snapshot(Frame):
@@ -175,13 +203,22 @@ class Gone(Frame):
     killed_by_us: bool
 
 
+class Deaf(Frame):
+    """The runner does not heed the cancel of this run, and sees to others meanwhile: nobody waits
+    for it. Said by the worker to itself; the run's last word is yet to come."""
+
+    type: Literal["deaf"] = "deaf"
+
+
 def spoils(word: object) -> bool:
     """Whether the runner ends after it: nobody knows what is left in the device's memory or
     context, and a fresh process does."""
     return isinstance(word, Failed) and word.code in ("internal_error", "out_of_memory")
 
 
-Word = Begun | Note | Report | Picture | Snapshot | Checkpoint | Done | Failed | Stopped | Gone
+Word = (
+    Begun | Note | Report | Picture | Snapshot | Checkpoint | Done | Failed | Stopped | Gone | Deaf
+)
 LAST_WORDS = (Done, Failed, Stopped, Gone)
 
 
@@ -191,8 +228,8 @@ class Answer(Frame):
     word: Annotated[Word, Field(discriminator="type")]
 
 
-ToRunner = Run | GoOn | Stop
-FromRunner = Ready | Answer
+ToRunner = Batch | GoOn | Stop
+FromRunner = Ready | Holds | Answer
 
 TO_RUNNER: TypeAdapter[ToRunner] = TypeAdapter(Annotated[ToRunner, Field(discriminator="type")])
 FROM_RUNNER: TypeAdapter[FromRunner] = TypeAdapter(

@@ -14,13 +14,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 from core.files.lock import LockFile
 from core.tether import PARENT
-from core.workers.service import Chip
+from core.workers.chip import Chip
 from worker.frames import (
     FROM_RUNNER,
     LAST_WORDS,
+    SOCKET,
     Answer,
+    Batch,
     Frame,
     Gone,
+    Holds,
     Ready,
     Run,
     Stop,
@@ -29,15 +32,31 @@ from worker.frames import (
     send,
     spoils,
 )
-from worker.tail import Tail
 from worker.vital import VitalThread
 
 log = logging.getLogger(__name__)
 
-SOCKET = "STILLROOM_RUNNER_SOCKET"
 RUNNER = (sys.executable, "-m", "worker.runner")
 _BACKOFF_SECONDS = (0.0, 1.0, 5.0, 15.0, 30.0)
 _END_SECONDS = 5.0
+
+
+class Line:
+    """What the runner says about one run, to its last word."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self._words: queue.Queue[Word] = queue.Queue()
+
+    def put(self, word: Word) -> None:
+        self._words.put(word)
+
+    def __iter__(self) -> Iterator[Word]:
+        while True:
+            word = self._words.get()
+            yield word
+            if isinstance(word, LAST_WORDS):
+                return
 
 
 class Link:
@@ -47,22 +66,22 @@ class Link:
     is tied to the thread that made it.
     """
 
-    def __init__(
-        self, lock: LockFile, on_change: Callable[[], None], command: Sequence[str] | None = None
-    ) -> None:
-        """``on_change`` is called when the runner gets ready and when it is gone."""
+    def __init__(self, lock: LockFile, command: Sequence[str] | None = None) -> None:
+        """``on_change`` may be set to hear when the runner gets ready and when it is gone,
+        ``on_stderr`` to hear each line that it writes."""
         self.lock = lock
-        self.on_change = on_change
         self.command = command or RUNNER
         self.ready = threading.Event()
-        self.tail = Tail()
+        self.on_change: Callable[[], None] = lambda: None
+        self.on_stderr: Callable[[str], None] = lambda _: None
         self.early_deaths = 0
         """Runners in a row that ended before they were ready."""
-        self._base: str | None = None
+        self._resident: list[str] = []
         self._chip: Chip | None = None
-        self._run = 0
-        self._words: queue.Queue[Word] = queue.Queue()
-        self._line = threading.Lock()
+        self._count = 0
+        self._lines: dict[int, Line] = {}
+        """Of the runs that have not ended."""
+        self._lock = threading.Lock()
         self._closing = threading.Event()
         self._killed = False
         self._socket: socket.socket | None = None
@@ -77,39 +96,46 @@ class Link:
     @property
     def resident(self) -> list[str]:
         """Bases that the runner holds in memory."""
-        return [self._base] if self._base and self.ready.is_set() else []
+        return self._resident if self.ready.is_set() else []
 
     def start(self) -> None:
         self._thread.start()
 
     def send(self, frame: Frame) -> None:
         """Silently nothing when the runner is gone: whoever listens hears ``Gone``."""
-        with self._line:
+        with self._lock:
             self._send(frame)
 
-    def run(self, run: Run) -> Iterator[Word]:
-        """Gives the runner a job and yields what it says about it, to its last word."""
-        with self._line:
-            self._run += 1
-            self._words = queue.Queue()
-            self._base = run.base.id
+    def run(self, *runs: Run) -> list[Line]:
+        """Gives the runner what it is to do next, all at once; a line for each, in order."""
+        with self._lock:
+            first = self._count + 1
+            self._count += len(runs)
+            numbered = [
+                run.model_copy(update={"run": number}) for number, run in enumerate(runs, first)
+            ]
+            lines = [Line(run.run) for run in numbered]
+            self._lines = {line.number: line for line in lines}
             if self._socket is None:
-                self._words.put(Gone(exit_code=0, killed_by_us=False))
-            self._send(run.model_copy(update={"run": self._run}))
-        while True:
-            word = self._words.get()
-            yield word
-            if isinstance(word, LAST_WORDS):
+                self._end_all(Gone(exit_code=0, killed_by_us=False))
+            self._send(Batch(runs=numbered))
+        return lines
+
+    def stop(self, line: Line, *, save: bool) -> None:
+        """Asks the runner to end that run at its next step, and to ``save`` it first if it is to go
+        on later. Repeating is harmless, and so is coming late."""
+        with self._lock:
+            self._send(Stop(run=line.number, save=save))
+
+    def kill(self, line: Line | None = None) -> None:
+        """Ends the runner now, but only if ``line`` has not ended. What it runs hears ``Gone``; a
+        fresh runner is started."""
+        with self._lock:
+            if line is not None and line.number not in self._lines:
                 return
+            self._kill()
 
-    def stop(self, *, save: bool) -> None:
-        """Asks the runner to end what it was given last at the next step, and to ``save`` it first
-        if it is to go on later. Repeating is harmless."""
-        with self._line:
-            self._send(Stop(run=self._run, save=save))
-
-    def kill(self) -> None:
-        """Ends the runner now. Its job, if any, hears ``Gone``; a fresh runner is started."""
+    def _kill(self) -> None:
         self.ready.clear()
         self._killed = True
         if self._process is not None:
@@ -125,7 +151,7 @@ class Link:
                 self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(_END_SECONDS)
         if self._thread.is_alive():
-            self.kill()
+            self._kill()
             self._thread.join(_END_SECONDS)
 
     def _send(self, frame: Frame) -> None:
@@ -143,7 +169,7 @@ class Link:
         """One runner from start to end."""
         ours, theirs = socket.socketpair()
         with ours:
-            self._killed, self._base = False, None
+            self._killed, self._resident = False, []
             self._process = self._spawn(theirs)
             theirs.close()
             reading = self._read_stderr(self._process)
@@ -156,9 +182,9 @@ class Link:
                 self.early_deaths = 0
             elif not self._killed:
                 self.early_deaths += 1
-            with self._line:
+            with self._lock:
                 self._socket = None
-                self._words.put(Gone(exit_code=exit_code, killed_by_us=self._killed))
+                self._end_all(Gone(exit_code=exit_code, killed_by_us=self._killed))
         if not self._closing.is_set():
             log.warning("runner ended with exit code %d", exit_code)
             self.on_change()
@@ -171,7 +197,7 @@ class Link:
             with process.stderr as lines:
                 for raw in lines:
                     line = raw.decode(errors="replace")
-                    self.tail.hear(line)
+                    self.on_stderr(line)
                     with contextlib.suppress(OSError):
                         sys.stderr.write(line)
                         sys.stderr.flush()
@@ -192,13 +218,27 @@ class Link:
                     self._chip = Chip(name, memory_bytes)
                     self.ready.set()
                     self.on_change()
-                case Answer(run=run, word=word):
+                case Holds(bases=bases):
+                    self._resident = bases
+                case Answer(run=number, word=word):
                     if spoils(word):
                         self.ready.clear()  # before anybody can give it another job
-                    with self._line:
-                        if run == self._run:
-                            self._words.put(word)
+                    self._pass_on(number, word)
         return was_ready
+
+    def _pass_on(self, number: int, word: Word) -> None:
+        with self._lock:
+            line = self._lines.get(number)
+            if line is None:
+                return
+            if isinstance(word, LAST_WORDS):
+                del self._lines[number]
+            line.put(word)
+
+    def _end_all(self, word: Gone) -> None:
+        for line in self._lines.values():
+            line.put(word)
+        self._lines = {}
 
     def _spawn(self, theirs: socket.socket) -> "subprocess.Popen[bytes]":
         environment = {

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,15 @@ class Record:
         worker: Worker,
         chip: str | None,
         tail: Tail,
+        suspects: Sequence[str] = (),
     ) -> None:
-        """``chip``: what computes; None where nobody has told. ``tail``: what its runner writes."""
+        """``chip``: what computes; None where nobody has told. ``tail``: what its runner writes.
+        ``suspects``: all jobs of its batch, any of which may be what its runner dies of."""
         self.job = job
         self.worker = worker
         self.chip = chip
         self.tail = tail
+        self.suspects = suspects or [job.id]
         self.attempt = Attempt(job.id, job.attempt)
         self.database = database
         self.store = store
@@ -82,7 +86,8 @@ class Record:
         self._unsaid: dict[str, Any] = {}
         self._seconds_per_step: float | None = None
         self._first_step: tuple[int, float] | None = None
-        self._pictures: list[str] = []
+        self._pictures: list[tuple[int, str]] = []
+        """With their places in the result."""
         self._snapshots: list[str] = []
         self._kept_snapshots: set[int] = set()
         self._checkpoints: list[dict[str, Any]] = list(job.checkpoints)
@@ -102,7 +107,7 @@ class Record:
             self.tail.begin(logs.tail(session, self.job.id, MAX_LINES))
             kept = artifacts.discard_made_by(session, self.job.id, from_step=step)
             self.attempt.tell(session, "log", {"message": message})
-        self._pictures = [artifact.id for artifact in kept if artifact.role == "sample"]
+        self._pictures = [(0, artifact.id) for artifact in kept if artifact.role == "sample"]
         snapshots = [artifact for artifact in kept if artifact.role == "snapshot"]
         self._snapshots = [artifact.id for artifact in snapshots]
         self._kept_snapshots = {artifact.facts["step"] for artifact in snapshots}
@@ -164,9 +169,9 @@ class Record:
         event: EventType = "sample" if picture.role == "sample" else "artifact"
         artifact_id = _artifact_of(files)
         with self.database.write() as session:
-            if self._add(session, ("image", "png"), picture.role, files, facts):
+            if self._add(session, ("image", _format_of(files)), picture.role, files, facts):
                 self.attempt.tell(session, event, {"artifact": artifact_id, **facts})
-        self._pictures.append(artifact_id)
+        self._pictures.append((picture.index, artifact_id))
 
     def snapshot(self, step: int, files: Sequence[StoredFile]) -> None:
         """What a training has made on the way. One that an earlier attempt has told stays the one:
@@ -201,11 +206,15 @@ class Record:
         with self.database.write() as session:
             self._tell_all(session)
             self.attempt.fail(session, code, detail)
+            crash.point("inside a failure")
+        crash.point("after a failure")
 
     def cancel(self) -> None:
         with self.database.write() as session:
             self._tell_all(session)
             self.attempt.cancel(session)
+            crash.point("inside a cancel")
+        crash.point("after a cancel")
 
     def give_back(self, reason: str, *, pause_seconds: float = 0.0, **values: Any) -> None:
         """Through no fault of the job's: no loss is counted against it."""
@@ -232,7 +241,7 @@ class Record:
         preferably elsewhere. A device that lost other jobs too is to blame, and not the job."""
         pauses = self.settings.retry_seconds
         with self.database.write() as session:
-            device = devices.lose(session, self.worker.device_id, self.job.id)
+            device = devices.lose(session, self.worker.device_id, self.suspects)
             losses = session.get_one(Job, self.job.id).losses + 1
             self._tell_all(session)
             if device.state == devices.QUARANTINED:
@@ -251,11 +260,13 @@ class Record:
                     losses=losses,
                     shuns=self.worker.device_id if others else None,
                 )
+            crash.point("inside a loss")
+        crash.point("after a loss")
 
     def lose_idle_runner(self) -> None:
         """It died before it had begun this job, which cannot be to blame; the device may be."""
         with self.database.write() as session:
-            device = devices.lose(session, self.worker.device_id, self.job.id)
+            device = devices.lose(session, self.worker.device_id, self.suspects)
             if device.state == devices.QUARANTINED:
                 log.error("%s is in quarantine: %s", self.worker.device, device.reason)
             pause_seconds = self.settings.retry_seconds[0]
@@ -266,13 +277,17 @@ class Record:
             raise LeaseLost
 
     def _result(self, made: dict[str, str]) -> dict[str, Any]:
+        in_place = sorted(self._pictures, key=itemgetter(0))
+        pictures = [artifact_id for _, artifact_id in in_place]
         if self.job.kind == "generate":
-            return {"images": self._pictures}
-        return {**made, "samples": self._pictures, "snapshots": self._snapshots}
+            return {"images": pictures}
+        return {**made, "samples": pictures, "snapshots": self._snapshots}
 
     def _remember_rate(self, session: Session) -> None:
-        """For the dry runs to come; a job that was begun more than once measures nothing."""
-        if self.chip is None or self.job.attempt > 1 or self.job.parent:
+        """For the dry runs to come; a job that was begun more than once measures nothing, nor does
+        one that others were drawn with."""
+        is_alone = len(self.suspects) == 1
+        if self.chip is None or self.job.attempt > 1 or self.job.parent or not is_alone:
             return
         seconds, steps = self.device_seconds, self.job.progress["steps"]
         step, at_seconds = self._first_step or (0, 0.0)
@@ -358,6 +373,12 @@ class Record:
             begun = {"layers": spec.student.layers} if spec.start is None else {}
             return {"teacher": spec.teacher, "start": spec.start, **begun}
         return {}
+
+
+def _format_of(files: Sequence[StoredFile]) -> str:
+    """Of a picture, told by its name."""
+    suffix = files[0].path.rpartition(".")[2]
+    return {"jpg": "jpeg"}.get(suffix, suffix)
 
 
 def _artifact_of(files: Sequence[StoredFile]) -> str:

@@ -5,28 +5,32 @@ steps when told to, or when nobody told it to go on for a whole lease.
 """
 
 import contextlib
+import gc
 import logging
 import os
 import queue
 import signal
 import socket
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Protocol
 
 from core import log as logs
 from core.clock import boot_seconds
 from core.config import Settings
-from core.errors import DISK_FULL, Interrupted, OutOfMemory, ServiceError
-from core.files.space import is_full_disk
+from core.errors import Interrupted
 from core.tether import die_with_parent
-from worker.device import parse_pinned
+from worker.failures import failure_of
 from worker.frames import (
+    LAST_WORDS,
+    SOCKET,
     TO_RUNNER,
     Answer,
+    Batch,
     Begun,
     Done,
-    Failed,
     GoOn,
+    Holds,
     Run,
     Stop,
     Stopped,
@@ -35,7 +39,6 @@ from worker.frames import (
     send,
     spoils,
 )
-from worker.link import SOCKET
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +48,9 @@ class Orders:
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
-        self.runs: queue.Queue[Run] = queue.Queue()
-        self._stopped_run = 0
-        self._saves = False
+        self.batches: queue.Queue[Batch] = queue.Queue()
+        self._stopped: dict[int, bool] = {}
+        """Runs that are to end at their next step, and whether they are to be saved first."""
         self._go_on_until = float("inf")
 
     def start(self) -> None:
@@ -57,22 +60,22 @@ class Orders:
         send(self.connection, Answer(run=run.run, word=word))
 
     def must_stop(self, run: Run) -> bool:
-        return self._stopped_run == run.run or boot_seconds() > self._go_on_until
+        return run.run in self._stopped or boot_seconds() > self._go_on_until
 
     def must_save(self, run: Run) -> bool:
         """Before it stops. What nobody told to go on has lost its lease: nothing would be kept."""
-        return self._saves and boot_seconds() <= self._go_on_until
+        return self._stopped.get(run.run, False) and boot_seconds() <= self._go_on_until
 
     def _listen(self) -> None:
         while (body := receive(self.connection)) is not None:
             match TO_RUNNER.validate_json(body):
-                case Run() as run:
-                    self.runs.put(run)
+                case Batch() as batch:
+                    self._stopped.clear()  # of runs that have ended
+                    self.batches.put(batch)
                 case GoOn(seconds=seconds):
                     self._go_on_until = boot_seconds() + seconds
                 case Stop(run=number, save=save):
-                    self._saves = save
-                    self._stopped_run = number
+                    self._stopped[number] = save
         os._exit(0)  # nobody is left to work for; the main thread may be deep inside a kernel
 
 
@@ -84,22 +87,82 @@ def main() -> None:
     orders = Orders(connection)
     orders.start()
 
-    from worker.recipes import Bench  # imports torch and diffusers: seconds, and only here
+    with all_kept():
+        from worker.recipes import Bench  # imports torch and diffusers: seconds, and only here
 
-    bench = Bench(parse_pinned(settings.device))
+    bench = Bench(settings, lambda bases: send(connection, Holds(bases=bases)))
     bench.check()
+    bench.warm(settings)
     send(connection, bench.ready())
-    last: Word = Begun()
-    while not spoils(last):
-        run = orders.runs.get()
-        with logs.bind(job=run.job, attempt=run.attempt):
+    spoilt = False
+    while not spoilt:
+        runs = orders.batches.get().runs
+        for run in runs:
             orders.tell(run, Begun())
-            last = carry_out(bench.words(run), run, orders)
-            orders.tell(run, last)
+        if runs[0].kind == "generate":
+            lasts = draw_all(bench, runs, orders)
+        else:
+            lasts = [carry_out(bench.train(runs[0]), runs[0], orders)]
+        spoilt = any(map(spoils, lasts))
+
+
+@contextlib.contextmanager
+def all_kept() -> Iterator[None]:
+    """What is made within the block stays to the end. Looking through it for garbage, again and
+    again as it grows, is a quarter of the time that torch and diffusers take to import."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
+
+
+class Drawer(Protocol):
+    def draw(
+        self, runs: Sequence[Run], is_wanted: Callable[[int], bool]
+    ) -> Iterator[tuple[int, Word]]:
+        """Words about the runs by their place, for each to its last one, unless it is not wanted
+        any more."""
+
+
+def draw_all(drawer: Drawer, runs: Sequence[Run], orders: Orders) -> list[Word]:
+    """Draws for all of them at once, and tells each what concerns it; returns the last words."""
+    lasts: dict[int, Word] = {}
+
+    def is_wanted(place: int) -> bool:
+        if place not in lasts and orders.must_stop(runs[place]):
+            end(place, Stopped())
+        return place not in lasts
+
+    def end(place: int, word: Word) -> None:
+        lasts[place] = word
+        orders.tell(runs[place], word)
+
+    try:
+        for place, word in drawer.draw(runs, is_wanted):
+            if not is_wanted(place):
+                continue
+            if isinstance(word, LAST_WORDS):
+                end(place, word)
+            else:
+                orders.tell(runs[place], word)
+    except Exception as error:
+        failure = failure_of(error)
+        for place in range(len(runs)):
+            if is_wanted(place):
+                end(place, failure)
+    return list(lasts.values())
 
 
 def carry_out(words: Generator[Word], run: Run, orders: Orders) -> Word:
-    """Passes on what the recipe says, until it ends or must stop; returns the last word."""
+    """Passes on what the recipe says, until it ends or must stop; tells and returns the last
+    word."""
+    with logs.bind(job=run.job, attempt=run.attempt, request_id=run.request_id):
+        last = _carry_out(words, run, orders)
+    orders.tell(run, last)
+    return last
+
+
+def _carry_out(words: Generator[Word], run: Run, orders: Orders) -> Word:
     try:
         with contextlib.closing(words):
             for word in words:
@@ -112,39 +175,9 @@ def carry_out(words: Generator[Word], run: Run, orders: Orders) -> Word:
                     return Stopped()
     except Interrupted:
         return Stopped()  # there was nothing to save
-    except OutOfMemory as full:
-        return Failed(code=full.code, detail=full.detail, next_rung=full.next_rung)
-    except ServiceError as error:
-        return Failed(code=error.code, detail=error.detail)
-    except MemoryError:
-        return _out_of_memory()
     except Exception as error:
-        if _sticks(error):
-            raise
-        if is_full_disk(error):
-            return Failed(code=DISK_FULL, detail="The worker's disk is full.")
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, of whichever device
-            return _out_of_memory()
-        log.exception("the recipe failed")
-        return Failed(
-            code="internal_error",
-            detail="The job met an error of Stillroom's own. The worker's log names it.",
-        )
+        return failure_of(error)
     raise AssertionError("a recipe ends with Done")
-
-
-def _sticks(error: Exception) -> bool:
-    """Whether the device failed and not the job: after such an error of CUDA's nothing in this
-    process can use it again. The process ends, and the job is tried in another."""
-    return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
-
-
-def _out_of_memory() -> Failed:
-    return Failed(
-        code="out_of_memory",
-        detail="The device's memory did not hold this job: ask for fewer pixels or a smaller "
-        "batch, and leave `gradient_checkpointing` to auto.",
-    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from core.files.lock import is_held
-from core.workers.service import lock_path
+from core.workers.host import lock_path
 
 
 def room_of(scratch_path: Path, worker_id: str) -> Path:

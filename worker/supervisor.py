@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from types import FrameType
 
 from core import log as logs
@@ -19,6 +20,7 @@ from core.files.mounts import is_network_mount
 from core.tether import PARENT, die_with_parent
 from worker import device
 from worker.device import Device
+from worker.device_lock import DeviceLock, DeviceTaken
 
 log = logging.getLogger(__name__)
 
@@ -106,10 +108,7 @@ def api_child() -> Child:
 
 
 def worker_child(pinned: Device) -> Child:
-    options = ["--pool", "threads", "--concurrency", "1", "--hostname", f"{pinned.name}@%h"]
-    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
-    command = [sys.executable, "-m", "celery", "--quiet", "--app", "worker.app", "worker"]
-    return Child(f"worker {pinned.name}", [*command, *options, *quiet], pinned.environment())
+    return Child(f"worker {pinned.name}", [sys.executable, "-m", "worker"], pinned.environment())
 
 
 def main() -> None:
@@ -118,6 +117,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m worker.supervisor", description=__doc__)
     parser.add_argument("--workers-only", action="store_true", help="no API: a further host")
     workers_only = parser.parse_args().workers_only
+    if find_spec("torch") is None:
+        sys.exit(
+            "A worker needs PyTorch, which is not installed here: install `stillroom[worker]`. The "
+            "API alone, `stillroom api`, does without."
+        )
     settings = Settings()
     logs.configure(settings.log_level)
     try:
@@ -135,6 +139,7 @@ def main() -> None:
         migrate.upgrade(settings.effective_database_url)
     except WrongRevision as error:
         sys.exit(error.detail)
+    _refuse_taken(settings, devices)
     children = [] if workers_only else [api_child()]
     children += [worker_child(pinned) for pinned in devices]
     Supervisor(children, settings.grace_seconds).run()
@@ -150,6 +155,15 @@ def _take_home(settings: Settings) -> LockFile:
             "its own --home."
         )
     return lock
+
+
+def _refuse_taken(settings: Settings, devices: list[Device]) -> None:
+    """A worker could say so too, but only to be started again and again."""
+    try:
+        for pinned in devices:
+            DeviceLock.take(settings, pinned).release()
+    except DeviceTaken as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -35,6 +35,14 @@ class Tail:
         return list(self._lines)
 
 
+def names(raw: str, job_id: str) -> bool:
+    """Whether a line of our own logs is about this job."""
+    try:
+        return bool(json.loads(raw)["job"] == job_id)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
+
+
 def shown(raw: str) -> list[str]:
     """A line as it may be shown: sentences of our own logs, without paths or secrets."""
     return [_without_secrets(line)[:_MAX_CHARACTERS] for line in _sentences(raw.rstrip("\n"))]

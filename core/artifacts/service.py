@@ -1,7 +1,7 @@
-"""Artifacts: what a job made, as rows that name files in the store."""
+"""Artifacts: what a job made or a client brought, as rows that name files in the store."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from core.db.models import Artifact
+from core.db.models import Artifact, now
 from core.db.pages import newest_first, oldest_first
-from core.errors import NotFound
+from core.errors import NotFound, Problem, Unprocessable
 from core.ids import new_id
 
 
@@ -81,6 +81,37 @@ def get(session: Session, owner: str, artifact_id: str) -> Artifact:
     if artifact is None or artifact.owner != owner:
         raise NotFound(f"There is no artifact {artifact_id!r}.")
     return artifact
+
+
+def change(session: Session, owner: str, artifact_id: str, changes: Mapping[str, Any]) -> Artifact:
+    """With another ``name``, or another ``expires_at``, where None means never.
+
+    Raises Unprocessable when it would have expired already.
+    """
+    artifact = get(session, owner, artifact_id)
+    expires_at = changes.get("expires_at")
+    if expires_at is not None and expires_at <= now():
+        detail = (
+            f"`expires_at` is {expires_at.isoformat()}, which is past: name a time to come, or "
+            "delete the artifact."
+        )
+        raise Unprocessable(detail, errors=[Problem("/expires_at", "invalid", detail)])
+    artifact.name = changes.get("name") or artifact.name
+    if "expires_at" in changes:
+        artifact.expires_at = expires_at
+    session.flush()
+    return artifact
+
+
+def hold(session: Session, artifact_ids: Collection[str]) -> None:
+    """Keeps them until this transaction ends: whoever deletes one finds the job that is being made.
+
+    Raises NotFound when one is gone already.
+    """
+    rows = select(Artifact.id).where(Artifact.id.in_(artifact_ids)).order_by(Artifact.id)
+    held = session.scalars(rows.with_for_update(read=True, key_share=True)).all()
+    if gone := {*artifact_ids} - {*held}:
+        raise NotFound(f"There is no artifact {min(gone)!r}.")
 
 
 def file_of(artifact: Artifact, path: str) -> StoredFile:

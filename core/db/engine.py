@@ -1,5 +1,6 @@
 """The database: one engine a process, read and write transactions by name.
 
+Neither puts what a statement carried into its errors, which are logged: it may be a secret.
 SQLite runs in WAL with synchronous=FULL (an accepted job survives a power cut) and takes its write
 lock at BEGIN: a transaction that reads first and writes later is refused at once by SQLite,
 whatever the busy timeout says. PostgreSQL needs none of that.
@@ -91,7 +92,7 @@ def _away_is_unavailable() -> Iterator[None]:
         if is_full_disk(error):
             raise DiskFull from error
         raise Unavailable(
-            "The database does not answer. Nothing was changed; try again in a moment.",
+            "The database does not answer; try again in a moment.",
             code="database_unavailable",
             retry_after_seconds=5,
         ) from error
@@ -101,6 +102,7 @@ def _make_engine(url: str) -> Engine:
     if make_url(url).get_backend_name() != "sqlite":
         return create_engine(
             url,
+            hide_parameters=True,
             pool_pre_ping=True,
             pool_size=CONNECTIONS,
             connect_args={
@@ -110,7 +112,10 @@ def _make_engine(url: str) -> Engine:
             },
         )
     engine = create_engine(
-        url, pool_size=CONNECTIONS, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}
+        url,
+        hide_parameters=True,
+        pool_size=CONNECTIONS,
+        connect_args={"timeout": BUSY_TIMEOUT_MS / 1000},
     )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -123,6 +128,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.execute("PRAGMA secure_delete = ON")  # rows that are gone leave no bytes behind
     cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     cursor.close()
 

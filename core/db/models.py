@@ -88,6 +88,37 @@ class IdempotencyKey(Base):
     created_at: Mapped[datetime] = mapped_column(default=now, index=True)
 
 
+class Deletion(Base):
+    """What is to go from the store, its rows being gone already."""
+
+    __tablename__ = "deletions"
+
+    prefix: Mapped[str] = mapped_column(primary_key=True)
+    """A folder, where it ends with a slash, or the key of a file."""
+    until: Mapped[datetime | None]
+    """So long somebody may still write there, and it is looked after again."""
+
+
+class AddedBase(Base):
+    """A base model that the administrator added. Each worker tells whether its disk holds it."""
+
+    __tablename__ = "bases"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    place: Mapped[str]
+    """Its folder's name on every disk, another for whatever would draw otherwise."""
+    layout: Mapped[str] = mapped_column(String(20))
+    widths: Mapped[list[Any]]
+    native_size: Mapped[int]
+    prediction_type: Mapped[str] = mapped_column(String(20))
+    own_vae: Mapped[bool] = mapped_column(Boolean)
+    """Not the one that works in half precision in its place."""
+    licence: Mapped[str]
+    sha256: Mapped[str] = mapped_column(String(64))
+    """Of the file, or of the folder's names and hashes."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
 class Dataset(Base):
     __tablename__ = "datasets"
 
@@ -96,13 +127,20 @@ class Dataset(Base):
     name: Mapped[str]
     kind: Mapped[str] = mapped_column(String(20))
     sha256: Mapped[str | None] = mapped_column(String(64))
-    """Of its content; set when a job first uses it. From then on it is frozen."""
+    """Of its content; set when a job first uses it, or at the end of an import. From then on it is
+    frozen."""
+    folder: Mapped[str | None] = mapped_column(Text)
+    """Where it was imported from, the same on every host: its pictures lie there still."""
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class Image(Base):
     __tablename__ = "images"
-    __table_args__ = (UniqueConstraint("dataset_id", "sha256"),)
+    __table_args__ = (
+        UniqueConstraint("dataset_id", "sha256"),
+        Index("ix_images_dataset_id_stored_sha256", "dataset_id", "stored_sha256", "id"),
+        Index("ix_images_dataset_id_id", "dataset_id", "id"),
+    )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     dataset_id: Mapped[str] = mapped_column(ForeignKey("datasets.id"))
@@ -112,9 +150,21 @@ class Image(Base):
     height: Mapped[int]
     bytes: Mapped[int]
     sha256: Mapped[str] = mapped_column(String(64))
-    """Of the bytes as sent; what is stored is re-encoded, without metadata."""
+    """Of the bytes as sent, or as they lie; what is stored is re-encoded, without metadata."""
+    stored_sha256: Mapped[str | None] = mapped_column(String(64))
+    """Of what is stored: the same pixels in any format have the same. NULL: taken before it was
+    kept."""
+    stored_bytes: Mapped[int | None]
+    """What that takes. NULL: nothing is stored, or it was taken before this was kept."""
+    turned: Mapped[bool] = mapped_column(default=False)
+    """Whether the camera said that it was held sideways; what is stored is upright."""
     caption: Mapped[str | None] = mapped_column(Text)
-    store_key: Mapped[str]
+    store_key: Mapped[str | None]
+    """None of one that was imported: nothing of it is stored."""
+    path: Mapped[str | None] = mapped_column(Text)
+    """Of the file that an imported one lies in, below its dataset's folder."""
+    offset: Mapped[int | None]
+    """Where it begins in that file; 0: it is all of it."""
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
@@ -159,6 +209,12 @@ class Job(Base):
     labels: Mapped[dict[str, Any]]
     priority: Mapped[int] = mapped_column(default=0)
     lane: Mapped[str] = mapped_column(String(32))
+    batch_key: Mapped[str | None] = mapped_column(String(32))
+    """Of a drawing: those with the same one may be computed together."""
+    pictures: Mapped[int] = mapped_column(default=0)
+    """That a drawing makes."""
+    row_bytes: Mapped[int] = mapped_column(default=0)
+    """Of a GPU's memory, that each of them takes while it is drawn; 0: nobody knows."""
     after: Mapped[str | None] = mapped_column(String(40))
     """The job whose success it waits for, as its client said."""
     waits: Mapped[int] = mapped_column(default=0)
@@ -195,6 +251,13 @@ class Job(Base):
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     error: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     device_seconds: Mapped[float] = mapped_column(default=0.0)
+    device_share: Mapped[float] = mapped_column(default=1.0)
+    """Of the device, that its present attempt has: below 1 while it is drawn in company."""
+
+    request_id: Mapped[str | None] = mapped_column(String(64))
+    """Of the request that made it, for whoever looks for it in logs."""
+    webhook: Mapped[str | None] = mapped_column(String(40))
+    """That is told of its changes. It may be gone by now."""
 
     created_at: Mapped[datetime] = mapped_column(default=now)
     queued_at: Mapped[datetime] = mapped_column(default=now)
@@ -217,6 +280,8 @@ in_lane = and_(Job.state == _QUEUED, Job.waits == _NONE)
 """Of a job that waits for a device and for nothing else."""
 came_back = and_(in_lane, Job.queued_at != Job.created_at)
 """Of one that stood in its lane before, or came into it later than it was made."""
+batched = and_(in_lane, Job.batch_key.is_not(None))
+"""Of one that may be begun together with others."""
 takes_room = Job.state.in_((_QUEUED, _PAUSED))
 """Of a job that counts against its owner's cap."""
 # With its worker, which it always has: an update that compares the state alone, as every fenced one
@@ -232,8 +297,67 @@ def _partial(name: str, *columns: Any, of: ColumnElement[bool]) -> Index:
 
 _partial("ix_jobs_in_lane", Job.lane, Job.id, of=in_lane)
 _partial("ix_jobs_came_back", Job.lane, Job.id, of=came_back)
+_partial("ix_jobs_batched", Job.batch_key, Job.id, of=batched)
 _partial("ix_jobs_running", Job.worker_id, of=is_running)
 _partial("ix_jobs_may_expire", Job.expires_at, of=may_expire)
+
+
+class Webhook(Base):
+    """An address of an owner's that is told of changes to their jobs."""
+
+    __tablename__ = "webhooks"
+    __table_args__ = (Index("ix_webhooks_owner_id", "owner", "id"),)
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    owner: Mapped[str]
+    url: Mapped[str] = mapped_column(Text)
+    name: Mapped[str | None]
+    events: Mapped[list[Any]]
+    secret: Mapped[str]
+    """As its owner got it, since every delivery is signed with it."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Delivery(Base):
+    """One change that a webhook is told of: written with the change, kept a while after its end."""
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        Index("ix_webhook_deliveries_webhook_id_id", "webhook_id", "id"),
+        Index("ix_webhook_deliveries_ended_at", "ended_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    webhook_id: Mapped[str] = mapped_column(ForeignKey("webhooks.id"))
+    event: Mapped[str] = mapped_column(String(40))
+    job_id: Mapped[str | None] = mapped_column(String(40))
+    request_id: Mapped[str | None] = mapped_column(String(64))
+    """Of the request that made the job, or asked for the test."""
+    body: Mapped[str] = mapped_column(Text)
+    """As it is sent and signed, each time the same."""
+    state: Mapped[str] = mapped_column(String(20), default="pending")
+    attempts: Mapped[int] = mapped_column(default=0)
+    """The fence: raised by each claim, named by the write that follows."""
+    tries: Mapped[int] = mapped_column(default=0)
+    """Attempts since it was made or last asked for again: how long the next pause is."""
+    is_sending: Mapped[bool] = mapped_column(Boolean, default=False)
+    """An attempt is under way, or whoever made it died."""
+    status: Mapped[int | None]
+    error: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    next_attempt_at: Mapped[datetime | None] = mapped_column(default=now)
+    """While an attempt is under way: when it counts as lost."""
+    gives_up_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+
+_PENDING: ColumnElement[str] = literal_column("'pending'")
+is_pending = Delivery.state == _PENDING
+
+_partial("ix_webhook_deliveries_due", Delivery.next_attempt_at, of=is_pending)
+_partial(
+    "ix_webhook_deliveries_due_of", Delivery.webhook_id, Delivery.next_attempt_at, of=is_pending
+)
 
 
 class JobLog(Base):
@@ -271,7 +395,10 @@ class Event(Base):
 
 class Artifact(Base):
     __tablename__ = "artifacts"
-    __table_args__ = (Index("ix_artifacts_owner_id", "owner", "id"),)
+    __table_args__ = (
+        Index("ix_artifacts_owner_id", "owner", "id"),
+        Index("ix_artifacts_owner_bytes", "owner", "bytes"),
+    )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     owner: Mapped[str]
@@ -292,6 +419,10 @@ class Artifact(Base):
     expires_at: Mapped[datetime | None]
 
 
+expires: ColumnElement[bool] = Artifact.expires_at.is_not(None)
+_partial("ix_artifacts_expires_at", Artifact.expires_at, of=expires)
+
+
 class Worker(Base):
     __tablename__ = "workers"
 
@@ -306,7 +437,8 @@ class Worker(Base):
     bases: Mapped[list[Any]]
     """Ids of the base models that its disk holds."""
     resident: Mapped[list[Any]] = mapped_column(default=list)
-    """Ids of those that its runner holds in memory."""
+    """Ids of those that its runner holds in memory, and of artifacts whose UNets stand in for a
+    base's own."""
     chip: Mapped[str | None]
     """What computes, by its maker's name; None until its runner has told."""
     memory_bytes: Mapped[int | None]
@@ -328,7 +460,8 @@ class Device(Base):
     reason: Mapped[str | None] = mapped_column(Text)
     """Why it is not open: a sentence."""
     lost: Mapped[list[Any]] = mapped_column(default=list)
-    """Jobs that its runner died of since a job last ended well here."""
+    """Jobs that its runner died of since a job last ended well here: a list for each death, of all
+    that may have been its cause."""
 
 
 class Rate(Base):

@@ -1,21 +1,24 @@
 """What is checked before a job is queued, so that nothing fails for a reason known at submit."""
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
-from core import bases
+from core import bases, catalogue
 from core.artifacts import service as artifacts
 from core.config import Settings
 from core.datasets import service as datasets
 from core.db.models import Artifact, Dataset, Job, takes_room
-from core.errors import LayoutMismatch, NotFound, TooMany, Unprocessable
+from core.errors import BaseUnknown, LayoutMismatch, NotFound, TooMany, Unprocessable
 from core.jobs import pipelines
 from core.jobs.pipelines import Pipeline
 from core.layouts import SDXL
+from core.loras.fit import Fit
+from core.owners import quotas
 from core.specs import (
     MAX_SEED,
     SPECS,
@@ -66,7 +69,7 @@ _WAITING = select(func.count()).where(Job.owner == bindparam("owner"), takes_roo
 
 
 def require_room(session: Session, owner: str, settings: Settings) -> None:
-    """Raises TooMany at the cap of waiting jobs."""
+    """Raises TooMany at the cap of waiting jobs, or where there is no room for what one makes."""
     waiting = session.scalar(_WAITING, {"owner": owner})
     if (waiting or 0) >= settings.max_queued_jobs:
         raise TooMany(
@@ -75,13 +78,16 @@ def require_room(session: Session, owner: str, settings: Settings) -> None:
             code="too_many_queued",
             retry_after_seconds=60,
         )
+    quotas.require_storage(session, owner, settings)
 
 
 def _available(session: Session, owner: str, base_id: str) -> Pipeline:
     pipeline = pipelines.find(session, owner, base_id)
     base = pipeline.parts
-    if base.source is not None and base.id not in workers.bases_on_workers(session):
+    if not base.is_ours and base.id not in workers.bases_on_workers(session):
         raise bases.not_available(base)
+    if base.place:
+        catalogue.hold(session, base.id)
     return pipeline
 
 
@@ -164,9 +170,13 @@ def _admit_generate(session: Session, owner: str, spec: GenerateSpec, base: Pipe
             "seed": _seed(spec.seed),
         }
     )
-    steps = len(spec.prompts) * spec.images * spec.steps
+    steps = len(spec.prompts) * spec.images * spec.denoising_steps
     named = [("artifact" if use.artifact else "job", use.artifact or use.job) for use in spec.loras]
     inputs = [(kind, str(input_id)) for kind, input_id in dict.fromkeys(named)]
+    if spec.image:
+        dataset = datasets.get(session, owner, spec.image.dataset)
+        datasets.get_image(session, dataset, spec.image.image)
+        inputs.append(("dataset", dataset.id))
     return Admitted(filled, steps, inputs + _unet_input(base), base)
 
 
@@ -177,10 +187,28 @@ def _require_start(
     _require_fitting_lora(session, artifact, base)
     rank = artifact.facts.get("rank")
     if rank != spec.lora.rank:
+        told = f"of rank {rank}" if rank else "of several ranks"
         raise Unprocessable(
-            f"`init_from` '{artifact.id}' is of rank {rank}, `lora.rank` is {spec.lora.rank}: "
+            f"`init_from` '{artifact.id}' is {told}, `lora.rank` is {spec.lora.rank}: "
             "they must be equal.",
             code="rank_mismatch",
+        )
+    if "models" in artifact.facts:
+        _require_same_modules(artifact, spec)
+
+
+def _require_same_modules(artifact: Artifact, spec: FineTuneSpec) -> None:
+    """Of one that was brought: it may change more than a training does, or less."""
+    facts, wanted = artifact.facts, spec.lora.targets
+    more = [model for model in facts["models"] if model != "unet"]
+    odd = f"changes {' and '.join(more)} too" if more else "is a DoRA" if facts["dora"] else ""
+    if not odd and facts["targets"] != wanted:
+        odd = f"does not change just what `lora.targets` '{wanted}' means"
+    if odd:
+        raise Unprocessable(
+            f"`init_from` '{artifact.id}' {odd}: a training begins with a LoRA on the same layers "
+            "of the UNet, all of them and no others.",
+            code="targets_mismatch",
         )
 
 
@@ -190,6 +218,8 @@ def _require_fitting_lora(session: Session, artifact: Artifact, base: Pipeline) 
             f"'{artifact.id}' is of kind {artifact.kind}, not lora: it cannot be applied.",
             code="not_a_lora",
         )
+    if fit := Fit.told_by(artifact.facts):
+        return _require_fit(fit, artifact, base)
     trained_on = _trained_on(session, artifact)
     if artifact.layout != base.layout.id or (trained_on and trained_on.widths != base.widths):
         raise LayoutMismatch(
@@ -197,6 +227,20 @@ def _require_fitting_lora(session: Session, artifact: Artifact, base: Pipeline) 
             f"{artifact.layout}) and does not fit '{base.id}' (layout {base.layout.id}): its "
             "modules have other names or shapes there. Use the base it was trained on."
         )
+
+
+def _require_fit(fit: Fit, artifact: Artifact, base: Pipeline) -> None:
+    """Of one that was brought: nobody knows what it was trained on."""
+    if not fit.suits(base):
+        raise LayoutMismatch(
+            f"The LoRA '{artifact.id}' is for layout {' or '.join(fit.layouts)} with widths "
+            f"{_listed(fit.widths)} and does not fit '{base.id}' (layout {base.layout.id}, widths "
+            f"{_listed(fit.widths_of(base))}): use the base it was trained on."
+        )
+
+
+def _listed(widths: Mapping[str, int]) -> str:
+    return ", ".join(f"{width} ({where})" for where, width in sorted(widths.items()))
 
 
 def _require_fitting_maker(session: Session, owner: str, job_id: str, base: Pipeline) -> None:
@@ -223,7 +267,7 @@ def _trained_on(session: Session, artifact: Artifact) -> Pipeline | None:
         return None
     try:
         return pipelines.find(session, artifact.owner, artifact.base)
-    except NotFound:
+    except (NotFound, BaseUnknown):
         return None
 
 

@@ -125,7 +125,7 @@ class Attempt:
 def _device_seconds(job: Job) -> float:
     """With those of the attempt that ends now."""
     attempt = now() - job.claimed_at if job.claimed_at else timedelta()
-    return job.device_seconds + round(max(0.0, attempt.total_seconds()), 3)
+    return job.device_seconds + round(max(0.0, attempt.total_seconds() * job.device_share), 3)
 
 
 def _kept(job: Job | None) -> Job:

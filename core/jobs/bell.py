@@ -17,6 +17,8 @@ LOOK = "stillroom.look"
 
 EXPIRES_SECONDS = 60
 _CONNECT_SECONDS = 1.0
+"""A broker is a neighbour; one that takes longer is away, and workers look by themselves after
+five seconds."""
 _IMPATIENT = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
 """One more try after a tenth of a second: later, others have come, or the workers have looked."""
 

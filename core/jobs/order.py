@@ -22,8 +22,9 @@ RESIDENT_SECONDS = 30.0
 class Head:
     """The oldest job of a lane.
 
-    ``lane_served_at`` and ``owner_served_at`` say when a job of this lane, or of any lane of its
-    owner, was last begun; None: never.
+    ``base`` is what a worker's disk must hold, ``loads`` what its memory: the same, or the artifact
+    whose UNet stands in for the base's own. ``lane_served_at`` and ``owner_served_at`` say when a
+    job of this lane, or of any lane of its owner, was last begun; None: never.
     """
 
     lane: str
@@ -31,6 +32,7 @@ class Head:
     owner: str
     kind: str
     base: str
+    loads: str
     priority: int
     queued_at: datetime
     lane_served_at: datetime | None
@@ -47,16 +49,16 @@ class Head:
 
 
 def in_order(heads: Sequence[Head], resident: Collection[str], at: datetime) -> list[Head]:
-    """Who is served first comes first. ``resident`` are ids of bases in the device's memory."""
+    """Who is served first comes first. ``resident`` is what the device's memory holds, by id."""
     warm = timedelta(seconds=RESIDENT_SECONDS)
-    favoured = {(head.owner, head.rank(at)) for head in heads if head.base in resident}
+    favoured = {(head.owner, head.rank(at)) for head in heads if head.loads in resident}
 
     def turn(head: Head) -> tuple[tuple[int, bool], bool, datetime, datetime, str]:
         rank = head.rank(at)
         owner_since = head.owner_served_at or at
         if (head.owner, rank) in favoured:
             owner_since -= warm
-        lane_since = head.waits_since - (warm if head.base in resident else timedelta())
+        lane_since = head.waits_since - (warm if head.loads in resident else timedelta())
         return rank, head.owner_served_at is not None, owner_since, lane_since, head.job_id
 
     return sorted(heads, key=turn)

@@ -1,10 +1,10 @@
-"""What a job's ``base`` means: a base model of the catalogue, or one with another UNet."""
+"""What a job's ``base`` means: a base model, or one with another UNet."""
 
 from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from core import bases
+from core import catalogue
 from core.artifacts import service as artifacts
 from core.bases import BaseModel
 from core.db.models import Artifact
@@ -29,13 +29,14 @@ class Pipeline(UNetShape):
 def find(session: Session, owner: str, base_id: str) -> Pipeline:
     """Raises BaseUnknown, NotFound or Unprocessable when there is no such base."""
     if base_id.startswith(_ARTIFACT):
-        return of_unet(artifacts.get(session, owner, base_id))
-    base = bases.find(base_id)
+        return of_unet(session, artifacts.get(session, owner, base_id))
+    base = catalogue.find(session, base_id)
     return Pipeline(base.layout, base.widths, base.native_size, base.id, base)
 
 
-def of_unet(artifact: Artifact) -> Pipeline:
-    """Raises Unprocessable when it is no UNet, or one that only other programs read."""
+def of_unet(session: Session, artifact: Artifact) -> Pipeline:
+    """Raises Unprocessable when it is no UNet, or one that only other programs read; BaseUnknown
+    when the base that lends the rest was removed."""
     if artifact.kind != "unet" or artifact.format != "diffusers":
         raise Unprocessable(
             f"'{artifact.id}' is of kind {artifact.kind} and format {artifact.format}: what stands "
@@ -43,6 +44,6 @@ def of_unet(artifact: Artifact) -> Pipeline:
             "distillation.",
             code="not_a_unet",
         )
-    parts = bases.find(str(artifact.base))  # its teacher's
+    parts = catalogue.find(session, str(artifact.base))  # its teacher's
     layout = LAYOUTS[str(artifact.layout)]
     return Pipeline(layout, parts.widths, parts.native_size, artifact.id, parts, artifact)

@@ -22,7 +22,7 @@ def must_make_way(
     It should when a generation of higher priority would be claimed here next and every other device
     that could draw it is at a training too. Of those, the one whose training matters least yields.
     """
-    waiting = next_up(session, worker, bases)
+    waiting = next_up(session, worker, bases, max_running=settings.max_running_jobs)
     if waiting is None or waiting.kind != "generate":
         return False
     able = [

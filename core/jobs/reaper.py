@@ -13,14 +13,16 @@ from sqlalchemy.orm import Session
 from core import crash
 from core.clock import boot_seconds
 from core.config import Settings
+from core.db import migrate
 from core.db.engine import Database
 from core.db.models import Job, Worker, is_running
 from core.files.lock import is_held
 from core.jobs import expiry
 from core.jobs.attempt import Attempt
+from core.log import bind
 from core.periodic import Periodic
 from core.workers import service as workers
-from core.workers.host import identity
+from core.workers.host import identity, lock_path
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +37,13 @@ class Reaper(Periodic):
         self.database = database
         self.settings = settings
         self.host = identity(settings.run_path)
+        self._revision = migrate.head()
         self._seen: dict[str, tuple[int, float]] = {}
 
     def look(self) -> None:
         """One round. Reads; writes only when somebody died."""
         with self.database.read() as session:
+            migrate.require(session, self._revision)
             known = list(session.scalars(select(Worker)))
             running = session.execute(
                 select(Job.id, Job.attempt, Job.beat, Job.worker_id).where(is_running)
@@ -66,7 +70,7 @@ class Reaper(Periodic):
 
     def _lock_is_free(self, worker: Worker) -> bool:
         return worker.host == self.host and not is_held(
-            workers.lock_path(self.settings.run_path, worker.id)
+            lock_path(self.settings.run_path, worker.id)
         )
 
     def _stalled(self, name: str, beat: int) -> bool:
@@ -89,7 +93,7 @@ class Reaper(Periodic):
             lost = _requeue_jobs_of(session, worker)
             crash.point("inside a burial")
         crash.point("after a burial")
-        workers.lock_path(self.settings.run_path, worker.id).unlink(missing_ok=True)
+        lock_path(self.settings.run_path, worker.id).unlink(missing_ok=True)
         log.warning(
             "a worker died: %d of its jobs are back in the queue",
             len(lost),
@@ -100,7 +104,20 @@ class Reaper(Periodic):
         with self.database.write() as session:
             job = Attempt(job_id, number).give_back(session, WORKER_LOST, Job.beat == beat)
         if job:
-            log.warning("a job's worker fell silent", extra={"job": job_id, "attempt": number})
+            with bind(job=job_id, attempt=number, request_id=job.request_id):
+                log.warning("a job's worker fell silent")
+
+
+def bury_predecessors(session: Session, worker: Worker) -> list[str]:
+    """Of one that has just taken its device's lock: whoever drove the device before is dead for
+    certain, and their jobs are nobody's before this worker takes any. Their ids; once this is
+    committed, their lock files are of no use."""
+    query = select(Worker).where(Worker.device_id == worker.device_id, Worker.id != worker.id)
+    others = session.scalars(query).all()
+    for other in others:
+        _requeue_jobs_of(session, other)
+        session.delete(other)
+    return [other.id for other in others]
 
 
 def _requeue_jobs_of(session: Session, worker: Worker) -> list[str]:

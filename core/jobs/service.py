@@ -7,19 +7,23 @@ from typing import Any
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
+from core.artifacts import service as artifacts
 from core.config import Settings
+from core.datasets import service as datasets
 from core.db.models import Event, Job, JobInput, in_lane, is_running, now
 from core.db.pages import newest_first
 from core.errors import NotFound, WrongState
 from core.ids import new_id
-from core.jobs import forecast, lanes
-from core.jobs.admission import admit, parse, require_room
+from core.jobs import batches, forecast, lanes
+from core.jobs.admission import Admitted, admit, parse, require_room
 from core.jobs.ending import count_unfinished, end
 from core.jobs.forecast import Forecast, require_fit
 from core.jobs.progress import at_rest, progress_of
 from core.jobs.states import TERMINAL, State, allowed_actions
 from core.jobs.transition import move, record
-from core.specs import AnySpec
+from core.specs import AnySpec, GenerateSpec
+from core.webhooks import outbox
+from core.webhooks import service as webhooks
 
 
 def submit(
@@ -33,21 +37,28 @@ def submit(
     labels: dict[str, str] | None = None,
     after: str | None = None,
     deadline_seconds: float | None = None,
+    webhook: str | None = None,
+    request_id: str | None = None,
 ) -> Job:
     """A queued job, after every check that needs no GPU. Ring the bell once this is committed.
 
     Args:
         after: a job that must have succeeded before this one is begun.
         deadline_seconds: from now; what was not begun by then is not begun at all.
+        webhook: one of the owner's, that is told of the job's changes.
+        request_id: of whoever asks, up to 64 characters; log lines about the job carry it.
 
     Raises:
         Unprocessable, Conflict, NotFound, TooMany: what it names is not there or does not fit.
     """
     require_room(session, owner, settings)
+    if webhook is not None:
+        webhooks.require(session, owner, webhook)
     admitted = admit(session, owner, spec)
     require_fit(forecast.fit_of(session, admitted), spec)
     inputs = {*admitted.inputs} | ({("job", after)} if after else set())
     waits = _count_parents(session, owner, inputs)
+    _hold(session, inputs)
     job = Job(
         id=new_id("job"),
         owner=owner,
@@ -60,8 +71,11 @@ def submit(
         labels=labels or {},
         priority=priority,
         after=after,
+        **_batch_of(admitted),
         waits=waits,
         expires_at=now() + timedelta(seconds=deadline_seconds) if deadline_seconds else None,
+        webhook=webhook,
+        request_id=request_id,
         progress=progress_of(0, admitted.steps, message="waiting" if waits else "queued"),
         last_seq=1,
     )
@@ -72,7 +86,20 @@ def submit(
     session.add_all(
         JobInput(job_id=job.id, kind=kind, input_id=input_id) for kind, input_id in inputs
     )
+    outbox.ring(session, job)
     return job
+
+
+def _batch_of(admitted: Admitted) -> dict[str, Any]:
+    """Columns by which a drawing finds company."""
+    spec = admitted.spec
+    if not isinstance(spec, GenerateSpec):
+        return {}
+    return {
+        "batch_key": batches.key_of(spec),
+        "pictures": len(spec.prompts) * spec.images,
+        "row_bytes": batches.row_bytes(spec, admitted.pipeline),
+    }
 
 
 def _count_parents(session: Session, owner: str, inputs: set[tuple[str, str]]) -> int:
@@ -81,8 +108,21 @@ def _count_parents(session: Session, owner: str, inputs: set[tuple[str, str]]) -
     return count_unfinished(session, owner, parents) if parents else 0
 
 
+def _hold(session: Session, inputs: set[tuple[str, str]]) -> None:
+    """Against being deleted before this job is seen to need them."""
+    for kind, hold in (("artifact", artifacts.hold), ("dataset", datasets.hold)):
+        if ids := {input_id for of_kind, input_id in inputs if of_kind == kind}:
+            hold(session, ids)
+
+
 def rehearse(
-    session: Session, settings: Settings, owner: str, spec: AnySpec, after: str | None = None
+    session: Session,
+    settings: Settings,
+    owner: str,
+    spec: AnySpec,
+    *,
+    after: str | None = None,
+    webhook: str | None = None,
 ) -> Forecast:
     """What the job would take, after all checks of ``submit``; nothing is queued or frozen.
 
@@ -90,6 +130,8 @@ def rehearse(
         Unprocessable, Conflict, NotFound, TooMany: as ``submit``.
     """
     require_room(session, owner, settings)
+    if webhook is not None:
+        webhooks.require(session, owner, webhook)
     with session.begin_nested() as undone:
         admitted = admit(session, owner, spec)
         _count_parents(session, owner, {*admitted.inputs} | ({("job", after)} if after else set()))
@@ -98,13 +140,21 @@ def rehearse(
     return told
 
 
-def extend(session: Session, settings: Settings, owner: str, job_id: str, *, steps: int) -> Job:
+def extend(
+    session: Session,
+    settings: Settings,
+    owner: str,
+    job_id: str,
+    *,
+    steps: int,
+    request_id: str | None = None,
+) -> Job:
     """A queued job that takes up a finished training's last checkpoint for ``steps`` more steps.
 
     Raises:
         WrongState: it is not a training that has succeeded, or left no checkpoint.
     """
-    parent, state = _locked(session, owner, job_id)
+    parent, state = lock(session, owner, job_id)
     if parent.kind == "generate" or state != State.SUCCEEDED or not parent.checkpoints:
         raise WrongState(
             f"'{job_id}' is a {parent.kind} job and is {state}: only a training that has "
@@ -115,17 +165,19 @@ def extend(session: Session, settings: Settings, owner: str, job_id: str, *, ste
         )
     taken = parent.checkpoints[0]["step"]
     spec = {**parent.spec, "steps": taken + steps, "epochs": None}
-    return _follow(session, settings, parent, spec)
+    return _follow(session, settings, parent, spec, request_id=request_id)
 
 
-def retry(session: Session, settings: Settings, owner: str, job_id: str) -> Job:
+def retry(
+    session: Session, settings: Settings, owner: str, job_id: str, *, request_id: str | None = None
+) -> Job:
     """A queued job that does again what one did that ended without success; a training goes on
     from where that one was saved.
 
     Raises:
         WrongState: it has not ended, or has succeeded.
     """
-    parent, state = _locked(session, owner, job_id)
+    parent, state = lock(session, owner, job_id)
     allowed = allowed_actions(state, parent.kind)
     if "retry" not in allowed:
         raise WrongState(
@@ -134,7 +186,7 @@ def retry(session: Session, settings: Settings, owner: str, job_id: str) -> Job:
             allowed_actions=allowed,
         )
     still_waits = parent.after if parent.started_at is None else None
-    return _follow(session, settings, parent, parent.spec, after=still_waits)
+    return _follow(session, settings, parent, parent.spec, after=still_waits, request_id=request_id)
 
 
 def _follow(
@@ -142,9 +194,14 @@ def _follow(
     settings: Settings,
     parent: Job,
     spec: dict[str, Any],
+    *,
     after: str | None = None,
+    request_id: str | None,
 ) -> Job:
     """A job that goes on from ``parent``'s last checkpoint, if there is one."""
+    webhook = parent.webhook
+    if webhook is not None and not webhooks.is_there(session, parent.owner, webhook):
+        webhook = None
     job = submit(
         session,
         settings,
@@ -154,6 +211,8 @@ def _follow(
         priority=parent.priority,
         labels=parent.labels,
         after=after,
+        webhook=webhook,
+        request_id=request_id,
     )
     job.parent, job.rung = parent.id, parent.rung
     job.checkpoints = parent.checkpoints[:1]
@@ -177,8 +236,12 @@ _OWN = select(Job).where(Job.id == bindparam("job_id"), Job.owner == bindparam("
 def get(session: Session, owner: str, job_id: str) -> Job:
     job = session.scalar(_OWN, {"job_id": job_id, "owner": owner})
     if job is None:
-        raise NotFound(f"There is no job '{job_id}'.")
+        raise _missing(job_id)
     return job
+
+
+def _missing(job_id: str) -> NotFound:
+    return NotFound(f"There is no job '{job_id}'.")
 
 
 def list_page(
@@ -219,7 +282,7 @@ def cancel(session: Session, owner: str, job_id: str) -> Job:
     Raises:
         WrongState: it ended otherwise already.
     """
-    job, state = _locked(session, owner, job_id)
+    job, state = lock(session, owner, job_id)
     if state == State.CANCELLED or job.cancel_requested:
         return job
     _require_life(job, "cancel")
@@ -235,7 +298,7 @@ def pause(session: Session, owner: str, job_id: str) -> Job:
     Raises:
         WrongState: it has ended.
     """
-    job, state = _locked(session, owner, job_id)
+    job, state = lock(session, owner, job_id)
     if state == State.PAUSED or job.pause_requested:
         return job
     _require_life(job, "pause")
@@ -251,7 +314,7 @@ def resume(session: Session, owner: str, job_id: str) -> Job:
     Raises:
         WrongState: it has ended.
     """
-    job, state = _locked(session, owner, job_id)
+    job, state = lock(session, owner, job_id)
     _require_life(job, "resume")
     if state == State.RUNNING and job.pause_requested:
         return _ask(session, job, "pause withdrawn", pause_requested=False)
@@ -265,10 +328,12 @@ def resume(session: Session, owner: str, job_id: str) -> Job:
     return _changed(move(session, job_id=job_id, start=state, to=State.QUEUED, **queued))
 
 
-def _locked(session: Session, owner: str, job_id: str) -> tuple[Job, State]:
+def lock(session: Session, owner: str, job_id: str) -> tuple[Job, State]:
     """The job, as it stays until this transaction ends: or a claim in between spoils a change."""
-    job = get(session, owner, job_id)
-    session.refresh(job, with_for_update=True)
+    query = select(Job).where(Job.id == job_id, Job.owner == owner).with_for_update()
+    job = session.scalar(query, execution_options={"populate_existing": True})
+    if job is None:
+        raise _missing(job_id)
     return job, State(job.state)
 
 

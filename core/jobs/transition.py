@@ -1,4 +1,5 @@
-"""The one way in which a job's row changes: compare, swap, and one event, in one transaction."""
+"""The one way in which a job's row changes: compare, swap, one event, and word to its webhook, in
+one transaction."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from core.db.models import Event, Job
 from core.jobs.states import FOLLOWERS, State
+from core.webhooks import outbox
 
 EventType = Literal["state", "progress", "sample", "artifact", "warning", "log"]
 
@@ -30,7 +32,7 @@ def move(
     """
     assert to in FOLLOWERS[start], f"{start} -> {to} is no transition"
     data = {"state": to, "from": start, **(facts or {})} | ({"reason": reason} if reason else {})
-    return record(
+    job = record(
         session,
         Job.state == start,
         *where,
@@ -39,6 +41,9 @@ def move(
         state=to,
         **values,
     )
+    if job is not None:
+        outbox.ring(session, job)
+    return job
 
 
 def record(

@@ -22,7 +22,8 @@ KEPT = timedelta(hours=24)
 
 @dataclass(frozen=True)
 class Request:
-    """``call`` is its method and path, ``sha256`` that of its body as canonical JSON."""
+    """``call`` is its method and path, ``sha256`` that of its body as canonical JSON, or of the
+    files in a form."""
 
     owner: str
     call: str
@@ -53,12 +54,24 @@ def once(
         made = make()
         row.made = made.id
         return made, False
-    if row.sha256 != request.sha256:
-        raise IdempotencyMismatch(
-            f"The `Idempotency-Key` '{request.key}' was sent to {request.call} before, with "
-            "another body: send each request under a key of its own."
-        )
+    _require_same(row, request)
     return find(row.made), True
+
+
+def seen(session: Session, request: Request | None) -> str | None:
+    """The id of what this request made when it came before: a look that locks nothing, for who has
+    long work to do before ``once``.
+
+    Raises:
+        IdempotencyMismatch: the key came with another body before.
+    """
+    if request is None:
+        return None
+    row = session.get(IdempotencyKey, _name_of(request))
+    if row is None or row.created_at < now() - KEPT:
+        return None
+    _require_same(row, request)
+    return row.made
 
 
 def forget_old(session: Session) -> None:
@@ -75,10 +88,22 @@ def any_old(session: Session) -> bool:
 def _row_of(session: Session, request: Request) -> IdempotencyKey:
     """The request's row, locked; ``made`` is None when it is new, or so old that it counts as
     new."""
-    name = {"owner": request.owner, "call": request.call, "key": request.key}
+    name = _name_of(request)
     while (row := session.get(IdempotencyKey, name, with_for_update=True)) is None:
         with suppress(IntegrityError), session.begin_nested():
             session.add(IdempotencyKey(**name, sha256=request.sha256))
     if row.created_at < now() - KEPT:
         row.sha256, row.made, row.created_at = request.sha256, None, now()
     return row
+
+
+def _name_of(request: Request) -> dict[str, str]:
+    return {"owner": request.owner, "call": request.call, "key": request.key}
+
+
+def _require_same(row: IdempotencyKey, request: Request) -> None:
+    if row.sha256 != request.sha256:
+        raise IdempotencyMismatch(
+            f"The `Idempotency-Key` '{request.key}' was sent to {request.call} before, with "
+            "another body: send each request under a key of its own."
+        )

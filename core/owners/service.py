@@ -60,11 +60,15 @@ def list_page(
     return newest_first(session, select(Key), Key.id, cursor=cursor, limit=limit)
 
 
-def delete(session: Session, key_id: str) -> None:
+def get(session: Session, key_id: str) -> Key:
     key = session.get(Key, key_id)
     if key is None:
         raise NotFound(f"There is no key {key_id!r}.")
-    session.delete(key)
+    return key
+
+
+def delete(session: Session, key_id: str) -> None:
+    session.delete(get(session, key_id))
 
 
 def ensure_admin_key(session: Session, path: Path) -> None:

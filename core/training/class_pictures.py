@@ -6,6 +6,7 @@ stands in between. They do not depend on the run's seed, so runs with one class 
 """
 
 from collections.abc import Generator
+from contextlib import closing
 
 import torch
 from torch import Tensor
@@ -59,19 +60,18 @@ def draw(
 def _draw_one(
     components: Components, prompt: str, number: int, side: int, report: StepReport
 ) -> Generator[StepReport, None, Tensor]:
-    steps = sampling.denoise(
-        components,
+    row = sampling.Row(
         prompt=conditioning.encode_prompt(components, prompt),
         negative=conditioning.encode_negative(components, None),
-        scheduler="euler",
-        steps=STEPS,
         guidance=GUIDANCE,
-        height=side,
-        width=side,
         generator=draws.generator(SEED, "class picture", number),
     )
-    for latents_1CHW in steps:  # noqa: B007 - the last is the picture
-        yield report
+    steps = sampling.denoise(
+        components, [row], scheduler="euler", steps=STEPS, height=side, width=side
+    )
+    with closing(steps):
+        for latents_1CHW in steps:  # noqa: B007 - the last is the picture
+            yield report
     return latents_1CHW
 
 

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from core.diffusion import conditioning, latents
 from core.diffusion.components import Components
+from core.diffusion.picture import on_white, open_picture
 from core.files.digest import sha256_of
+from core.pictures.reference import Reference
 from core.specs import TrainingSpec
 from core.training import draws
 from core.training.shelf import Row
@@ -42,25 +44,32 @@ class View:
 
 @dataclass(frozen=True)
 class Source:
-    """A picture's file, of any size, and the words that belong to it, if any."""
+    """A picture of any size, and the words that belong to it, if any: a file that nobody else
+    touches, or a reference to one that its owner keeps."""
 
-    path: Path
+    picture: Path | Reference
     caption: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.picture.name
 
     @cached_property
     def sha256(self) -> str:
         """Of the file's bytes."""
-        return sha256_of(self.path)
+        if isinstance(self.picture, Reference):
+            return self.picture.sha256
+        return sha256_of(self.picture)
 
+    def open(self) -> Image.Image:
+        """In RGB, upright.
 
-def open_picture(path: Path) -> Image.Image:
-    """An RGB picture; what was transparent is white."""
-    with Image.open(path) as file:
-        if not file.has_transparency_data:
-            return file.convert("RGB")
-        picture = file.convert("RGBA")
-    white = Image.new("RGBA", picture.size, "white")
-    return Image.alpha_composite(white, picture).convert("RGB")
+        Raises:
+            PictureGone, PictureChanged, PictureUnreadable: of a reference.
+        """
+        if isinstance(self.picture, Reference):
+            return on_white(self.picture.open())
+        return open_picture(self.picture)
 
 
 def views(picture: Image.Image, number: int, spec: TrainingSpec, side: int) -> Iterator[View]:
@@ -76,13 +85,13 @@ def views(picture: Image.Image, number: int, spec: TrainingSpec, side: int) -> I
 
 
 def encode_views(
-    path: Path, number: int, spec: TrainingSpec, components: Components, side: int
+    picture: Image.Image, number: int, spec: TrainingSpec, components: Components, side: int
 ) -> Row:
     """``mean`` and ``std`` (V, C, H, W) and ``time_ids`` (V, 6) of picture ``number``.
 
     Through the VAE one by one: a batch changes last bits.
     """
-    seen = list(views(open_picture(path), number, spec, side))
+    seen = list(views(picture, number, spec, side))
     moments = [latents.encode(components.vae, latents.to_pixels(view.image)[None]) for view in seen]
     return {
         "mean": torch.cat([each.mean_BCHW for each in moments]),

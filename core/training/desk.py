@@ -106,8 +106,8 @@ class Desk:
         )
 
     def _encode(self, number: int) -> Row:
-        path = self.sources[number].path
-        return data.encode_views(path, number, self.spec, self.components, self.side)
+        picture = self.sources[number].open()
+        return data.encode_views(picture, number, self.spec, self.components, self.side)
 
     def _cached_views(self) -> Generator[StepReport, None, list[str]]:
         """The keys of the views, all in the cache."""

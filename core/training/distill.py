@@ -176,7 +176,7 @@ def _measure(
 def _text(source: Source) -> str:
     """What a picture is learnt with."""
     if source.caption is None:
-        raise DatasetNotCaptioned(f"The picture {source.path.name} has no caption: give it one.")
+        raise DatasetNotCaptioned(f"The picture {source.name} has no caption: give it one.")
     return source.caption
 
 

@@ -98,7 +98,7 @@ def _train(
     )
     course = prepared.course
     if start:
-        course.lora.begin_with(adapter.read(start))
+        course.lora.begin_with(adapter.read(start).unet)
     run = Run(
         course=course,
         trainee=enrol(course.lora.weights, spec, components.dtype),

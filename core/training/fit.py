@@ -11,18 +11,12 @@ from diffusers import UNet2DConditionModel
 from core.errors import OutOfMemory
 from core.estimate import training_bytes
 from core.footprints import is_counted
+from core.full_memory import is_full_memory
 from core.ladder import Rung, rungs
 from core.layouts import UNetShape
 from core.specs import DistillSpec, FineTuneSpec
 from core.training import memory
 from core.training.report import StepReport
-
-_SIGNS_OF_A_FULL_DEVICE = (
-    "can't allocate memory",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-)
 
 
 def choose(
@@ -83,7 +77,7 @@ def attempted(
     try:
         yield ladder[number]
     except RuntimeError as full:
-        if not _is_out_of_memory(full):
+        if not is_full_memory(full):
             raise
         raise OutOfMemory(
             f"{device} does not hold it even with {ladder[number]}: lower {advice}, or leave "
@@ -102,10 +96,3 @@ def checkpointing(unet: UNet2DConditionModel, wanted: bool) -> Iterator[None]:
     finally:
         if wanted:
             unet.disable_gradient_checkpointing()
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    """torch has an error of its own only where it allocates, and not on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        sign in str(error) for sign in _SIGNS_OF_A_FULL_DEVICE
-    )

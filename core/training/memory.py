@@ -45,6 +45,14 @@ def room_bytes(device: torch.device) -> int | None:
     return int(max(0, beside)) + _line_bytes(_STATUS, "VmRSS")
 
 
+def free_bytes(device: torch.device) -> int:
+    """What it may still allocate."""
+    room = room_bytes(device)
+    if device.type == "cuda":
+        return (room or 0) - torch.cuda.memory_allocated(device)
+    return max(0, (room or 0) - _line_bytes(_STATUS, "VmRSS"))
+
+
 def _limit_bytes() -> float:
     """Of the container that this process runs in."""
     if not _LIMIT.exists() or (said := _LIMIT.read_text().strip()) == "max":

@@ -81,7 +81,7 @@ def _text(spec: FineTuneSpec, source: Source) -> str:
     text = spec.instance_prompt or source.caption
     if text is None:
         raise DatasetNotCaptioned(
-            f"The picture {source.path.name} has no caption: give it one, or the job an "
+            f"The picture {source.name} has no caption: give it one, or the job an "
             "`instance_prompt`."
         )
     return text

@@ -1,6 +1,7 @@
 """Pictures drawn while training runs, from seeds that never change, so that they compare."""
 
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
 
-from core.diffusion import conditioning, latents, sampling
+from core.diffusion import latents, prompts, sampling
 from core.diffusion.components import Components
 from core.diffusion.conditioning import Conditioning
 from core.diffusion.offload import moved
@@ -19,15 +20,15 @@ from core.training.report import SamplePicture, StepReport
 
 @dataclass(frozen=True)
 class Studio:
-    """What the pictures are drawn from; ``prompts`` are the sample's, encoded.
+    """What the pictures are drawn from; ``prompts`` are the sample's, encoded, each with the other
+    side of guidance.
 
     Where there is a teacher, what it draws from the same seed stands to the left of each picture.
     """
 
     components: Components
     sample: SampleSpec
-    prompts: list[Conditioning]
-    negative: Conditioning
+    prompts: list[tuple[Conditioning, Conditioning]]
     seed: int
     side: int
     teacher: Components | None = None
@@ -60,19 +61,19 @@ class Studio:
         self, components: Components, number: int, report: StepReport
     ) -> Generator[StepReport, None, Image.Image]:
         """What ``components`` draw of prompt ``number``; yields at each denoising step."""
+        generator = torch.Generator().manual_seed(self.seed_of(number))
+        row = sampling.Row(*self.prompts[number], self.sample.guidance, generator)
         steps = sampling.denoise(
             components,
-            prompt=self.prompts[number],
-            negative=self.negative,
+            [row],
             scheduler="euler",
             steps=self.sample.steps,
-            guidance=self.sample.guidance,
             height=self.side,
             width=self.side,
-            generator=torch.Generator().manual_seed(self.seed_of(number)),
         )
-        for latents_1CHW in steps:  # noqa: B007 - the last is the picture
-            yield report
+        with closing(steps):
+            for latents_1CHW in steps:  # noqa: B007 - the last is the picture
+                yield report
         with moved(components.device, components.vae):
             return latents.to_image(latents.decode(components.vae, latents_1CHW)[0])
 
@@ -98,8 +99,7 @@ def studio(sample: SampleSpec, components: Components, *, seed: int, side: int) 
     return Studio(
         components=components,
         sample=sample,
-        prompts=[conditioning.encode_prompt(components, text) for text in sample.prompts],
-        negative=conditioning.encode_negative(components, None),
+        prompts=[prompts.encode_pair(components, text, None) for text in sample.prompts],
         seed=seed,
         side=side,
     )

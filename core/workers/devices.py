@@ -1,5 +1,6 @@
 """Devices: what they lost, and whether they may claim. They outlive the workers that drive them."""
 
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 from sqlalchemy import select, update
@@ -12,7 +13,7 @@ DeviceState = Literal["open", "drained", "quarantined"]
 OPEN: DeviceState = "open"
 DRAINED: DeviceState = "drained"
 QUARANTINED: DeviceState = "quarantined"
-_JOBS_TO_QUARANTINE = 2
+_LOSSES_TO_QUARANTINE = 2
 
 
 def id_of(host: str, name: str) -> str:
@@ -29,24 +30,33 @@ def ensure(session: Session, device_id: str) -> Device:
     return device
 
 
-def lose(session: Session, device_id: str, job_id: str) -> Device:
-    """Its runner died of a job. Of a second one, with nothing that ended well in between: the
-    device claims nothing until somebody releases it.
+def lose(session: Session, device_id: str, jobs: Collection[str]) -> Device:
+    """Its runner died of one of ``jobs``, all that it was at. Of a second one, with nothing that
+    ended well in between: the device claims nothing until somebody releases it.
 
-    A job that died elsewhere too is held to be the culprit: it counts against no device.
+    Two losses that have a job in common are held to be that job's doing. One that died elsewhere
+    too is the culprit: it counts against no device.
     """
     died_at = session.scalars(select(Device).order_by(Device.id).with_for_update()).all()
-    elsewhere = [one for one in died_at if one.id != device_id and job_id in one.lost]
     device = next(one for one in died_at if one.id == device_id)
+    elsewhere = [one for one in died_at if one is not device and _common(one.lost, jobs)]
     if elsewhere:
         for one in elsewhere:
-            one.lost = [lost for lost in one.lost if lost != job_id]
-        return device
-    device.lost = list(dict.fromkeys([*device.lost, job_id]))
-    if len(device.lost) >= _JOBS_TO_QUARANTINE:
-        first, *_, last = device.lost
+            one.lost = [group for group in one.lost if not set(group) & set(jobs)]
+    elif common := _common(device.lost, jobs):
+        others = [group for group in device.lost if not set(group) & set(jobs)]
+        device.lost = [*others, common]
+    else:
+        device.lost = [*device.lost, list(jobs)]
+    if len(device.lost) >= _LOSSES_TO_QUARANTINE:
+        (first, *_), *_, (last, *_) = device.lost
         quarantine(session, device, f"Its runner died of '{first}' and then of '{last}'.")
     return device
+
+
+def _common(lost: Sequence[Sequence[str]], jobs: Collection[str]) -> list[str]:
+    """Of ``jobs``, those that one of these losses may have been the doing of, too."""
+    return [job_id for group in lost for job_id in group if job_id in jobs]
 
 
 def clear(session: Session, device_id: str) -> None:

@@ -20,3 +20,8 @@ def identity(run_path: Path) -> str:
     except FileExistsError:
         pass
     return f"{socket.gethostname()}/{path.read_text(encoding='ascii')}"
+
+
+def lock_path(run_path: Path, worker_id: str) -> Path:
+    """The file that a worker and its runner hold locked for life."""
+    return run_path / f"{worker_id}.lock"

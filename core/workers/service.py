@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from sqlalchemy import Row, delete, select, update
 from sqlalchemy.orm import Session
@@ -10,14 +9,7 @@ from sqlalchemy.orm import Session
 from core.db.models import Device, Job, Worker, is_running, now
 from core.jobs.states import Wish
 from core.workers import devices
-
-
-@dataclass(frozen=True)
-class Chip:
-    """What a worker computes on; ``memory_bytes`` in all, None where nobody can tell."""
-
-    name: str
-    memory_bytes: int | None
+from core.workers.chip import Chip
 
 
 @dataclass(frozen=True)
@@ -34,18 +26,14 @@ class Condition:
     """What a worker tells of itself with each beat.
 
     ``chip``: what its runner found, None while that loads. ``bases``: what its disk holds now;
-    ``resident``: what its runner holds in memory. ``job``: what it runs.
+    ``resident``: what its runner holds in memory, bases and artifacts that stand in for one.
+    ``jobs``: what it runs.
     """
 
     chip: Chip | None
     bases: Sequence[str]
     resident: Sequence[str] = ()
-    job: str | None = None
-
-
-def lock_path(run_path: Path, worker_id: str) -> Path:
-    """The file that a worker and its runner hold locked for life."""
-    return run_path / f"{worker_id}.lock"
+    jobs: Sequence[str] = ()
 
 
 def register(
@@ -75,7 +63,7 @@ def register(
 
 
 def beat(session: Session, worker_id: str, condition: Condition) -> BeatAnswer:
-    """Raises the worker's counter and that of the job it runs, in one statement each.
+    """Raises the worker's counter and those of the jobs it runs, in one statement each.
 
     Of another job that the database holds to be its own nobody looks after, as when a claim was
     committed and its answer got lost: that counter stands still, and the reaper gives it back.
@@ -97,7 +85,7 @@ def beat(session: Session, worker_id: str, condition: Condition) -> BeatAnswer:
     )
     rows = session.execute(
         update(Job)
-        .where(Job.id == condition.job, Job.worker_id == worker_id, is_running)
+        .where(Job.id.in_(condition.jobs), Job.worker_id == worker_id, is_running)
         .values(beat=Job.beat + 1)
         .returning(Job.id, Job.cancel_requested, Job.pause_requested)
     )
@@ -133,11 +121,12 @@ def forget(session: Session, worker_id: str, beat: int) -> bool:
     )
 
 
-def is_known(session: Session, worker_id: str) -> bool:
-    """Whether it has not been given up; nobody can before this transaction ends."""
-    alive = select(Worker.id).where(Worker.id == worker_id)
+def hold(session: Session, worker_id: str) -> Worker | None:
+    """Its row as its last beat left it; None: it was given up. Nobody can give it up before this
+    transaction ends."""
     # against the delete alone: its beats go on
-    return session.scalar(alive.with_for_update(read=True, key_share=True)) is not None
+    alive = {"read": True, "key_share": True}
+    return session.get(Worker, worker_id, with_for_update=alive, populate_existing=True)
 
 
 def sign_off(session: Session, worker_id: str) -> None:
@@ -152,8 +141,9 @@ def everyone(session: Session) -> list[tuple[Worker, Device]]:
 
 
 def live_workers(session: Session) -> list[Worker]:
-    """Those that are ready for jobs."""
-    return list(session.scalars(select(Worker).where(Worker.ready).order_by(Worker.id)))
+    """Those that have signed on. One whose runner begins again has the disk and the memory that it
+    had before: whether it is ready matters to nobody who does not need it now."""
+    return list(session.scalars(select(Worker).order_by(Worker.id)))
 
 
 def open_workers(session: Session) -> list[Worker]:

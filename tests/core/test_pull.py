@@ -9,7 +9,7 @@ from core import bases
 from core.bases import FP16_VAE
 from core.config import Settings
 from core.errors import BaseUnknown, Conflict, Unavailable
-from core.pull import pull
+from core.pull import pull, pull_parts
 from tests.support.hub import Hub, serving
 
 UNET = "unet/diffusion_pytorch_model.fp16.safetensors"
@@ -125,6 +125,21 @@ def test_what_cannot_be_pulled(settings: Settings) -> None:
         pull("nano-sdxl", settings, lambda _: None)
     with pytest.raises(BaseUnknown, match="'sd3'"):
         pull("sd3", settings, lambda _: None)
+
+
+def test_what_a_checkpoint_lacks_is_pulled_alone(settings: Settings, hub: Hub) -> None:
+    said: list[str] = []
+    folder = pull_parts(settings, said.append)
+    assert folder == settings.models_path / "parts"
+    assert files_of(folder) == {
+        path: content
+        for path, content in KEPT.items()
+        if path.startswith(("tokenizer/", "tokenizer_2/", "vae/"))
+    }
+    assert "parts" not in bases.ids_here(settings)
+    hub.served.clear()
+    assert pull_parts(settings, said.append) == folder
+    assert hub.served == []
 
 
 def test_a_folder_of_the_administrators_stands_in(settings: Settings, tmp_path: Path) -> None:

@@ -1,6 +1,10 @@
 """What is taken away with time, and what stays because somebody needs it."""
 
+import os
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +21,8 @@ from core.errors import NotFound
 from core.jobs import logs
 from core.jobs import service as jobs
 from core.jobs.attempt import Attempt
-from core.retention import LIGHT, SWEPT, Retention, forget
+from core.jobs.removal import forget
+from core.retention import LIGHT, SWEPT, Retention
 from tests.core.jobs.test_service import fine_tune, make_dataset
 from tests.support.jobs import SPEC, change, fail, register, reread, submit, succeed, take
 
@@ -242,6 +247,50 @@ def test_a_look_takes_away_all_there_is_and_nobody_who_stays_is_in_the_way(
         kept = set(session.scalars(select(Job.id)))
     assert kept >= {job.id for job in needed}
     assert kept.isdisjoint(job.id for job in ended)
+
+
+LOOK = """
+import sys
+from core.artifacts.store import Store
+from core.config import Settings
+from core.db.engine import Database
+from core.retention import Retention
+
+settings = Settings(keep_checkpoints_days=1.0, keep_jobs_days=float(sys.argv[1]))
+Retention(Database.of(settings), Store.of(settings), settings).look()
+"""
+
+
+@pytest.mark.parametrize("label", ["swept", "checkpoints dropped", "jobs forgotten"])
+def test_whoever_dies_at_a_look_leaves_nothing_behind(
+    label: str,
+    any_database: Database,
+    settings: Settings,
+    worker: Worker,
+    store: Store,
+    tmp_path: Path,
+) -> None:
+    job = train(any_database, settings, worker, store)
+    lora, lost = make_lora(any_database, store, job), put(store, job, 1, "lost")
+    saved = job.checkpoints[0]["files"][0]
+    succeed(any_database, job, lora=lora.id)
+    age(any_database, job, 2 * DAY)
+    forgets = label == "jobs forgotten"
+    environment = os.environ | {
+        "STILLROOM_HOME": str(settings.root),
+        "STILLROOM_DATABASE_URL": any_database.engine.url.render_as_string(hide_password=False),
+        "STILLROOM_CRASH_AT": f"retention: {label}",
+        "STILLROOM_CRASH_MARK": str(tmp_path / "mark"),
+    }
+    for code in (137, 0, 0):
+        command = [sys.executable, "-c", LOOK, "1" if forgets else "30"]
+        ended = subprocess.run(command, env=environment, check=False, capture_output=True)
+        assert ended.returncode == code, ended.stderr.decode()
+    assert not is_kept(store, lost)
+    assert not is_kept(store, saved)
+    assert is_kept(store, lora.files[0]) != forgets
+    if not forgets:
+        assert reread(any_database, job).checkpoints == []
 
 
 def test_every_table_that_names_a_job_is_seen_to() -> None:

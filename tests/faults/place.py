@@ -1,8 +1,11 @@
 """Where faults happen: a server whose workers have the light runner, and its database."""
 
+import os
+import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -82,9 +85,12 @@ class Place:
         with self.database.read() as session:
             return session.get_one(Job, job_id)
 
-    def pid_of_worker_of(self, job_id: str) -> int:
+    def pid_of_worker(self, worker_id: str | None) -> int:
         with self.database.read() as session:
-            return session.get_one(Worker, self.job(job_id).worker_id).pid
+            return session.get_one(Worker, worker_id).pid
+
+    def pid_of_worker_of(self, job_id: str) -> int:
+        return self.pid_of_worker(self.job(job_id).worker_id)
 
     def pid_of_api(self) -> int:
         return next(
@@ -164,6 +170,29 @@ def place_of(server: Server, database: Database, broker_url: str = "") -> Iterat
         yield Place(server, database, client, dataset, broker_url)
 
 
+def somebody_can_write(database: Database) -> bool:
+    """Within a second, which is many times as long as any transaction of ours. A worker that is
+    frozen inside one of SQLite's keeps everybody out: nobody can take its lock from it."""
+    if database.engine.dialect.name != "sqlite":
+        return True
+    path = str(database.engine.url.database)
+    try:
+        with closing(sqlite3.connect(path, timeout=1)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError:
+        return False
+    return True
+
+
+def freeze(pid: int, database: Database) -> None:
+    """Between two of its transactions: what happens within one is another test's."""
+    os.kill(pid, signal.SIGSTOP)
+    while not somebody_can_write(database):
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.05)
+        os.kill(pid, signal.SIGSTOP)
+
+
 @contextmanager
 def no_orphans(server: Server) -> Iterator[None]:
     """I7: when the server ends, so does everything that it ever started."""
@@ -171,3 +200,16 @@ def no_orphans(server: Server) -> Iterator[None]:
     everyone = descendants_of(server.process.pid)
     assert server.end() == 0
     wait_until(lambda: not any(map(is_running, everyone)), 5.0, "nobody is left")
+
+
+def hears_the_bell(place: Place, done: list[str]) -> bool:
+    """Whether jobs that come now wait for no look: of two in a row the second one cannot meet one
+    by chance."""
+    waits = []
+    for _ in range(2):
+        done.append(place.draw())
+        place.wait_for_end(done[-1])
+        job = place.job(done[-1])
+        assert job.started_at
+        waits.append((job.started_at - job.created_at).total_seconds())
+    return max(waits) < 1.0

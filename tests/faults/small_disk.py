@@ -43,7 +43,7 @@ def play(place: Place) -> None:
     jobs.append(place.draw())
     place.wait_for_end(*jobs)
     assert "disk is full" in place.server.log(), "it is said in the log"
-    place.check(accepted=jobs, checkpoint_steps=100)
+    place.check(accepted=jobs)
 
 
 def refusal_of(place: Place, dataset: str, sent: list[Path]) -> ApiError:

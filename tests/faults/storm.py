@@ -19,10 +19,11 @@ from sqlalchemy import select, text
 
 from core.db.engine import Database
 from core.db.models import Device, Event, Job, Worker, is_running
+from core.errors import Unavailable
 from core.jobs.states import TERMINAL
 from core.workers import devices
-from tests.faults.place import Place
-from tests.support.server import children_of
+from tests.faults.place import Place, somebody_can_write
+from tests.support.server import QUICK, children_of
 
 FREEZE_SECONDS = 5.0
 """Longer than the lease of tests."""
@@ -30,13 +31,26 @@ QUIET_SECONDS = (1.5, 5.0)
 """Between two faults."""
 
 
+@dataclass(frozen=True)
+class Blow:
+    """A job lost its worker or runner.
+
+    ``at`` is in seconds since the epoch. For ``hidden_seconds`` nobody could know it, or say it:
+    see ``Storm.freeze_worker``.
+    """
+
+    fault: str
+    job_id: str
+    at: float
+    hidden_seconds: float
+
+
 @dataclass
 class Damage:
     """What was done, and to whom."""
 
     done: Counter[str] = field(default_factory=Counter)
-    blows: list[tuple[str, float]] = field(default_factory=list)
-    """Ids of jobs that lost their worker or runner, and when (seconds since the epoch)."""
+    blows: list[Blow] = field(default_factory=list)
     released: int = 0
     """Devices that were taken out of quarantine again, as an operator would."""
 
@@ -79,20 +93,32 @@ class Storm:
     def kill_runner(self) -> None:
         worker = self._any_worker()
         (runner,) = children_of(worker.pid)
-        self._strike(worker, lambda: os.kill(runner, signal.SIGKILL))
+        self._strike("kill_runner", worker, lambda: os.kill(runner, signal.SIGKILL))
 
     def kill_worker(self) -> None:
         worker = self._any_worker()
-        self._strike(worker, lambda: os.kill(worker.pid, signal.SIGKILL))
+        self._strike("kill_worker", worker, lambda: os.kill(worker.pid, signal.SIGKILL))
 
     def kill_api(self) -> None:
         os.kill(self.place.pid_of_api(), signal.SIGKILL)
 
     def freeze_worker(self) -> None:
-        """Past its lease; then it wakes up and finds out."""
+        """Past its lease; then it wakes up and finds out.
+
+        Until the lease ends nobody can know. A worker that is frozen inside a transaction of SQLite
+        holds the database's one lock, which nobody can take from it: until it thaws nobody can say.
+        """
         worker = self._any_worker()
-        os.kill(worker.pid, signal.SIGSTOP)
-        self._stopping.wait(FREEZE_SECONDS)
+        began = time.monotonic()
+
+        def hidden_seconds() -> float:
+            lease_seconds = float(QUICK["STILLROOM_LEASE_SECONDS"])
+            return lease_seconds if somebody_can_write(self.database) else FREEZE_SECONDS
+
+        self._strike(
+            "freeze_worker", worker, lambda: os.kill(worker.pid, signal.SIGSTOP), hidden_seconds
+        )
+        time.sleep(began + FREEZE_SECONDS - time.monotonic())
         os.kill(worker.pid, signal.SIGCONT)
 
     def flush_broker(self) -> None:
@@ -121,32 +147,45 @@ class Storm:
         with self.database.read() as session:
             return self.random.choice(session.scalars(select(Worker).where(Worker.ready)).all())
 
-    def _strike(self, worker: Worker, blow: Callable[[], None]) -> None:
+    def _strike(
+        self,
+        fault: str,
+        worker: Worker,
+        blow: Callable[[], None],
+        hidden_seconds: Callable[[], float] = lambda: 0,
+    ) -> None:
         """Notes whose job was hit."""
         blow()
         at = time.time()
         with self.database.read() as session:
             hit = session.scalars(select(Job.id).where(is_running, Job.worker_id == worker.id))
-            self.damage.blows += [(job_id, at) for job_id in hit]
+            ids = list(hit)
+        hidden = hidden_seconds()
+        self.damage.blows += [Blow(fault, job_id, at, hidden) for job_id in ids]
 
 
-def recoveries_of(database: Database, damage: Damage) -> list[float]:
-    """Seconds from each blow to the job's next move."""
-    seconds = []
+def recoveries_of(database: Database, damage: Damage) -> list[tuple[float, str]]:
+    """Seconds from when each blow could be known to the job's next move, and the fault; the worst
+    come last."""
+    recoveries = []
     with database.read() as session:
-        for job_id, at in damage.blows:
+        for blow in damage.blows:
             moves = session.scalars(
-                select(Event).where(Event.job_id == job_id, Event.type == "state")
+                select(Event).where(Event.job_id == blow.job_id, Event.type == "state")
             )
-            after = [event.at.timestamp() - at for event in moves if event.at.timestamp() > at]
-            seconds += [min(after)] if after else []
-    return seconds
+            after = [event.at.timestamp() - blow.at for event in moves]
+            after = [seconds - blow.hidden_seconds for seconds in after if seconds > 0]
+            recoveries += [(max(0.0, min(after)), blow.fault)] if after else []
+    return sorted(recoveries)
 
 
 def wait_for_all(database: Database, job_ids: list[str], seconds: float) -> None:
     def all_ended() -> bool:
-        with database.read() as session:
-            states = session.execute(select(Job.id, Job.state)).all()
+        try:
+            with database.read() as session:
+                states = session.execute(select(Job.id, Job.state)).all()
+        except Unavailable:
+            return False  # the storm has cut our own connection
         return {job_id for job_id, state in states if state in TERMINAL} >= set(job_ids)
 
     deadline = time.monotonic() + seconds

@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 
 from core.artifacts import service as artifacts
 from core.artifacts.service import StoredFile
@@ -127,6 +127,24 @@ def a_device_for_two(ended: Ended) -> Expected:
     return Expected(accepted=[ended.job.id, other.id], cancelled=[other.id])
 
 
+def batches_that_meet(ended: Ended) -> Expected:
+    """Two batches on one device, one inside the other."""
+    expected = a_device_for_two(ended)
+    with ended.database.write() as session:
+        for event in session.scalars(select(Event).where(Event.type == "state")):
+            if event.data["state"] == "running":
+                event.data = event.data | {"batch": event.job_id[-8:]}
+    return expected
+
+
+def a_training_in_a_batch(ended: Ended) -> Expected:
+    ended.change(kind="fine_tune")
+    with ended.database.write() as session:
+        for event in session.scalars(select(Event).where(Event.type == "state")):
+            event.data = event.data | {"batch": "b"}
+    return ended.expected
+
+
 def still_running(ended: Ended) -> Expected:
     ended.change(state="running")
     return ended.expected
@@ -156,6 +174,15 @@ def slow(ended: Ended) -> Expected:
     return Expected(accepted=[ended.job.id], recoveries_seconds=[0.5, 3.5], recovery_seconds=3.0)
 
 
+def test_drawings_of_one_batch_may_run_at_once(ended: Ended) -> None:
+    expected = a_device_for_two(ended)
+    with ended.database.write() as session:
+        for event in session.scalars(select(Event).where(Event.type == "state")):
+            if event.data["state"] == "running":
+                event.data = event.data | {"batch": "b"}
+    assert check(ended.database, ended.store, expected) == []
+
+
 def test_a_job_that_ended_well_violates_nothing(ended: Ended) -> None:
     assert check(ended.database, ended.store, ended.expected) == []
 
@@ -172,6 +199,8 @@ def test_a_job_that_ended_well_violates_nothing(ended: Ended) -> None:
         (an_attempt_out_of_nothing, "I4"),
         (many_steps_lost, "I5"),
         (a_device_for_two, "I6"),
+        (batches_that_meet, "I6"),
+        (a_training_in_a_batch, "I6"),
         (still_running, "I7"),
         (failed, "I8"),
         (forgotten, "I9"),

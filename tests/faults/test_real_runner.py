@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -101,9 +102,41 @@ def test_sixty_real_jobs_and_somebody_who_kills(tmp_path: Path, tell: Tell) -> N
                 is_drawn = draw.random() < 0.7
                 accepted.append(place.draw() if is_drawn else train(place, draw.randint(8, 30)))
             wait_for_all(place.database, accepted, seconds=900)
-        recoveries = sorted(recoveries_of(place.database, damage))
+        recoveries = [seconds for seconds, _ in recoveries_of(place.database, damage)]
         check_all(place, accepted, recoveries_seconds=recoveries, recovery_seconds=30.0)
         tell(
             f"60 real jobs in {time.monotonic() - began:.0f} s; {dict(damage.done)}; "
             f"recoveries {[round(seconds, 1) for seconds in recoveries]} s"
         )
+
+
+def test_memory_comes_back_when_all_is_quiet(tmp_path: Path, tell: Tell) -> None:
+    """I7: of the same runner after as many jobs again, and of its worker and the API."""
+    with embedded(tmp_path / "home", "cpu", SUPERVISOR) as place:
+        accepted: list[str] = []
+        held = [memory_after(place, accepted) for _ in range(3)]
+        check_all(place, accepted)
+        tell(f"MB of API, worker and runner after each 8 jobs: {held}")
+        assert all(last < 1.03 * first + 2 for first, last in zip(held[1], held[2], strict=True))
+
+
+def memory_after(place: Place, accepted: list[str]) -> list[float]:
+    """MB that processes hold when 8 more jobs have ended."""
+    for _ in range(4):
+        accepted += [place.draw(), train(place, 10)]
+    place.wait_for_end(*accepted)
+    (worker,) = place.client.list_workers()
+    worker_pid = place.pid_of_worker(worker["id"])
+    pids = [place.pid_of_api(), worker_pid, *children_of(worker_pid)]
+    return [round(memory_of(pid) / 1e6, 1) for pid in pids]
+
+
+def memory_of(pid: int) -> int:
+    """Bytes that are its own."""
+    kilobytes = re.search(r"^Private_Dirty:\s+(\d+)", smaps_of(pid), re.MULTILINE)
+    assert kilobytes
+    return 1024 * int(kilobytes[1])
+
+
+def smaps_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/smaps_rollup").read_text()

@@ -1,5 +1,6 @@
 """F15: many jobs, kills, freezes and flushes at random; every job ends once, as it should."""
 
+import os
 import random
 import time
 from collections.abc import Callable
@@ -15,9 +16,10 @@ from tests.support import pictures
 from tests.support.server import Server
 
 RECOVERY_SECONDS = 6.0
-"""From a blow to the job's return, on a machine that two storms' worth of processes share. A
-frozen worker's lease is 3 s."""
+"""From a blow to the job's return, on a machine that two storms' worth of processes share; of a
+frozen worker from the end of its lease."""
 OWNERS = 5
+SEEDS = [int(seed) for seed in os.environ.get("STORM_SEEDS", "1,2,3").split(",")]
 Tell = Callable[[str], None]
 
 
@@ -63,30 +65,35 @@ def weather(place: Place, count: int, seed: int, folder: Path, tell: Tell) -> No
         accepted = submit_all(place.server, count, seed, folder)
         wait_for_all(place.database, accepted, seconds=60 + 0.6 * count)
     seconds = time.monotonic() - began
-    recoveries = sorted(recoveries_of(place.database, damage))
+    recoveries = recoveries_of(place.database, damage)
     tell(
         f"storm of seed {seed}, {'PostgreSQL and Redis' if place.broker_url else 'SQLite'}: "
         f"{len(accepted)} jobs in {seconds:.0f} s; {dict(damage.done)}; "
         f"{len(damage.blows)} blows hit a job, back after "
         f"{_spread(recoveries)}; {damage.released} devices released"
     )
-    place.check(accepted=accepted, recoveries_seconds=recoveries, recovery_seconds=RECOVERY_SECONDS)
+    place.check(
+        accepted=accepted,
+        recoveries_seconds=[seconds for seconds, _ in recoveries],
+        recovery_seconds=RECOVERY_SECONDS,
+    )
 
 
-def _spread(seconds: list[float]) -> str:
-    if not seconds:
+def _spread(recoveries: list[tuple[float, str]]) -> str:
+    if not recoveries:
         return "nothing"
-    return f"{seconds[len(seconds) // 2]:.2f} s, at most {seconds[-1]:.2f} s"
+    (median, _), (most, fault) = recoveries[len(recoveries) // 2], recoveries[-1]
+    return f"{median:.2f} s, at most {most:.2f} s ({fault})"
 
 
-@pytest.mark.parametrize("where", [embedded, rack])
+@pytest.mark.parametrize("where", [embedded, pytest.param(rack, marks=pytest.mark.faults)])
 def test_a_squall(where: Where, tmp_path: Path, tell: Tell) -> None:
     with where(tmp_path / "home", "cpu,cpu,cpu") as place:
         weather(place, 60, 1, tmp_path, tell)
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("where", [embedded, rack])
 def test_a_storm(where: Where, seed: int, tmp_path: Path, tell: Tell) -> None:
     with where(tmp_path / "home", "cpu,cpu,cpu") as place:

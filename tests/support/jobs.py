@@ -15,8 +15,9 @@ from core.jobs.attempt import Attempt
 from core.jobs.claim import claim
 from core.jobs.transition import events_after
 from core.workers import service as workers
+from core.workers.chip import Chip
 from core.workers.host import identity
-from core.workers.service import BeatAnswer, Chip, Condition
+from core.workers.service import BeatAnswer, Condition
 
 BASES = ["nano-sdxl", "nano-ssd-1b"]
 CHIP = Chip("cpu", 8_000_000_000)
@@ -30,16 +31,21 @@ def submit(
     owner: str = "ada",
     kind: str = "generate",
     spec: dict[str, Any] | None = None,
+    has_company: bool = False,
     **about: Any,
 ) -> Job:
+    """Alone on its device unless it may have company."""
     with database.write() as session:
-        return jobs.submit(
+        job = jobs.submit(
             session,
             settings,
             owner=owner,
             spec=parse(kind, SPEC if spec is None else spec),
             **about,
         )
+        if not has_company:
+            job.batch_key = None
+        return job
 
 
 def register(
@@ -61,18 +67,17 @@ def register(
     return worker
 
 
-def beat(database: Database, worker: Worker) -> BeatAnswer:
+def beat(database: Database, worker: Worker, chip: Chip | None = CHIP) -> BeatAnswer:
     with database.write() as session:
         running = select(Job.id).where(Job.worker_id == worker.id, is_running)
-        told = Condition(CHIP, BASES, job=session.scalar(running))
+        told = Condition(chip, BASES, jobs=session.scalars(running).all())
         return workers.beat(session, worker.id, told)
 
 
 def take(database: Database, worker: Worker) -> Job:
-    """The next job, which must be there."""
+    """The next job, which must be there, and alone."""
     with database.write() as session:
-        job = claim(session, worker, BASES)
-    assert job is not None
+        (job,) = claim(session, worker, BASES)
     return job
 
 

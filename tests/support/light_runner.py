@@ -20,8 +20,19 @@ from typing import Any
 from core import crash
 from core.errors import Interrupted
 from core.tether import die_with_parent
-from worker.frames import Begun, Checkpoint, Done, Picture, Ready, Report, Run, Word, send, spoils
-from worker.link import SOCKET
+from worker.frames import (
+    SOCKET,
+    Begun,
+    Checkpoint,
+    Done,
+    Picture,
+    Ready,
+    Report,
+    Run,
+    Word,
+    send,
+    spoils,
+)
 from worker.runner import Orders, carry_out
 
 STEP_SECONDS = float(os.environ.get("LIGHT_STEP_SECONDS", "0.02"))
@@ -122,14 +133,13 @@ def main() -> None:
     orders.start()
     crash.point("runner ready")
     send(connection, Ready(chip="light", memory_bytes=None))
-    last: Word = Begun()
-    while not spoils(last):
-        run = orders.runs.get()
-        orders.tell(run, Begun())
+    lasts: list[Word] = []
+    while not any(map(spoils, lasts)):
+        runs = orders.batches.get().runs
+        for run in runs:
+            orders.tell(run, Begun())
         crash.point("runner begun")
-        last = carry_out(act(run), run, orders)
-        crash.point("before the last word")
-        orders.tell(run, last)
+        lasts = [carry_out(act(run), run, orders) for run in runs]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ _real_child = supervisor.worker_child
 
 def worker_child(pinned: Device) -> Child:
     child = _real_child(pinned)
-    child.command[child.command.index("worker.app")] = "tests.support.light_worker"
+    child.command[-1] = "tests.support.light_worker"
     return child
 
 

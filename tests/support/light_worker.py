@@ -1,14 +1,12 @@
-"""The worker's own Celery app, whose runner is the light one."""
+"""`python -m worker`, whose runner is the light one."""
 
 import sys
 
+from tests.support import shifted_clock
 from worker import link
+from worker.__main__ import main
 
-link.RUNNER = (sys.executable, "-m", "tests.support.light_runner")
-
-from tests.support import shifted_clock  # noqa: E402
-from worker.app import app  # noqa: E402  # only now, so that it finds that runner
-
-shifted_clock.install()
-
-__all__ = ["app"]
+if __name__ == "__main__":
+    link.RUNNER = (sys.executable, "-m", "tests.support.light_runner")
+    shifted_clock.install()
+    main()

@@ -20,8 +20,8 @@ def socket_of(folder: Path) -> Path:
 
 
 @contextmanager
-def redis_server(folder: Path) -> Iterator[str]:
-    port = free_port()
+def redis_server(folder: Path, port: int | None = None) -> Iterator[str]:
+    port = port or free_port()
     command = [str(SERVER), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
     command += ["--unixsocket", str(socket_of(folder))]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)

@@ -11,8 +11,19 @@ from pathlib import Path
 
 from core.errors import Interrupted, JobFailure, OutOfMemory
 from core.tether import die_with_parent
-from worker.frames import Begun, Checkpoint, Done, Picture, Ready, Report, Run, Word, send, spoils
-from worker.link import SOCKET
+from worker.frames import (
+    SOCKET,
+    Begun,
+    Checkpoint,
+    Done,
+    Picture,
+    Ready,
+    Report,
+    Run,
+    Word,
+    send,
+    spoils,
+)
 from worker.runner import Orders, carry_out
 
 STEP_SECONDS = 0.02
@@ -20,8 +31,8 @@ STEP_SECONDS = 0.02
 
 def act(run: Run) -> Generator[Word]:
     """``draw``: one picture. ``long``: steps until stopped, and a checkpoint if that is wanted.
-    ``die``, ``fail``, ``hang``: as they say. ``die late``: it saves a step before. ``say``: lines,
-    before it dies."""
+    ``draw on``: a picture, and then the same. ``die``, ``fail``, ``hang``, ``draw and hang``: as
+    they say. ``die late``: it saves a step before. ``say``: lines, before it dies."""
     script = str(run.spec.get("prompt") or run.spec["instance_prompt"])
     if script == "say":
         sys.stderr.write(f"reading {run.out}\nkey=abc\n")
@@ -41,7 +52,11 @@ def act(run: Run) -> Generator[Word]:
         raise JobFailure("It was told to.", code="odd")
     if script == "too much" and run.first_rung < 2:
         raise OutOfMemory("It was told to.", next_rung=run.first_rung + 1)
-    steps = 100_000 if script == "long" else 3
+    if script in ("draw on", "draw and hang"):
+        yield _drawn(run, script)
+    if script == "draw and hang":
+        time.sleep(1000)
+    steps = 100_000 if script in ("long", "draw on") else 3
     for step in range(1, steps + 1):
         time.sleep(STEP_SECONDS)
         try:
@@ -50,10 +65,14 @@ def act(run: Run) -> Generator[Word]:
             if run.kind == "generate":
                 raise
             yield _saved(run, step)
+    yield _drawn(run, script)
+    yield Done()
+
+
+def _drawn(run: Run, prompt: str) -> Picture:
     path = Path(run.out) / "0.png"
     path.write_bytes(b"a picture")
-    yield Picture(role="image", path=str(path), prompt=script, seed=1)
-    yield Done()
+    return Picture(role="image", path=str(path), prompt=prompt, seed=1)
 
 
 def _saved(run: Run, step: int) -> Checkpoint:
@@ -71,14 +90,14 @@ def main() -> None:
     if "--never-ready" in sys.argv:
         sys.exit(3)
     send(connection, Ready(chip="cpu", memory_bytes=None))
-    last: Word = Begun()
-    while not spoils(last):
-        run = orders.runs.get()
-        if run.spec["prompt" if run.kind == "generate" else "instance_prompt"] == "never begun":
-            os.kill(os.getpid(), signal.SIGKILL)
-        orders.tell(run, Begun())
-        last = carry_out(act(run), run, orders)
-        orders.tell(run, last)
+    lasts: list[Word] = []
+    while not any(map(spoils, lasts)):
+        runs = orders.batches.get().runs
+        for run in runs:
+            if run.spec.get("prompt") == "never begun":
+                os.kill(os.getpid(), signal.SIGKILL)
+            orders.tell(run, Begun())
+        lasts = [carry_out(act(run), run, orders) for run in runs]
 
 
 if __name__ == "__main__":

@@ -45,11 +45,15 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                process_group=0,  # a test may send Ctrl-C, as a terminal does
             )
 
     def start_again(self) -> None:
-        self.process = self._start()
+        self.start()
         self.wait_until_ready()
+
+    def start(self) -> None:
+        self.process = self._start()
 
     def wait_until_ready(self) -> None:
         with Client(self.url) as probe:

@@ -3,10 +3,12 @@
 import hashlib
 import io
 import struct
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO, cast
 
 from PIL import Image
 
@@ -23,6 +25,22 @@ def picture(
     out = io.BytesIO()
     Image.new(mode, size, color).save(out, format, **options)
     return out.getvalue()
+
+
+@contextmanager
+def opened(content: bytes) -> Iterator[BinaryIO]:
+    """As a server has it: a file with a descriptor."""
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.seek(0)
+        yield cast(BinaryIO, file)
+
+
+def garbled(format: str) -> bytes:
+    """A picture that is whole in length, and whose middle is of zeros."""
+    content = picture(format)
+    middle = b"\0" * (len(content) - 60)
+    return content[:30] + middle + content[-30:]
 
 
 def animation(format: str) -> bytes:
@@ -67,12 +85,13 @@ def zip_of(members: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> by
     return out.getvalue()
 
 
-def zip_with_link(name: str, target: str) -> bytes:
+def zip_with_link(name: str, target: str, mode: int = 0o120777) -> bytes:
+    """Or with what else ``mode`` says that it is."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         entry = zipfile.ZipInfo(name)
         entry.create_system = 3
-        entry.external_attr = 0o120777 << 16
+        entry.external_attr = mode << 16
         archive.writestr(entry, target)
     return out.getvalue()
 

@@ -2,7 +2,7 @@
 
 from core.config import Settings
 from core.files.lock import LockFile
-from core.workers.service import lock_path
+from core.workers.host import lock_path
 from worker import scratch
 
 

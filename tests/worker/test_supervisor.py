@@ -9,6 +9,8 @@ from sqlalchemy import text
 
 from core.config import Settings
 from core.db.engine import Database
+from worker.device import Device
+from worker.device_lock import DeviceLock
 from worker.supervisor import Child
 
 
@@ -34,6 +36,17 @@ def test_a_database_of_a_later_version_ends_it_with_a_sentence(
     (sentence,) = [line for line in ended.stderr.splitlines() if line.startswith("The database")]
     assert "a revision that this version does not know" in sentence
     assert "start the version of Stillroom that the others run" in sentence
+
+
+def test_a_device_that_another_worker_drives_ends_it_with_a_sentence(
+    database: Database, settings: Settings
+) -> None:
+    """And starts no child that would be refused again and again."""
+    lock = DeviceLock.take(settings, Device("cpu"))
+    ended = start(settings)
+    assert ended.returncode == 1
+    assert "drives cpu already: name a share of your own, such as cpu:7" in ended.stderr
+    lock.release()
 
 
 def test_a_child_that_dies_again_and_again_is_started_ever_later() -> None:

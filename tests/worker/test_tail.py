@@ -44,6 +44,11 @@ def test_secrets_are_stars(raw: str, line: str) -> None:
     assert shown(raw) == [line]
 
 
+def test_a_line_of_deep_brackets_is_a_line_like_another() -> None:
+    (line,) = shown("[" * 100_000)
+    assert line == "[" * 1000
+
+
 def test_lines_of_our_own_log_are_sentences() -> None:
     said = {"time": "2026", "level": "warning", "message": "low on memory", "job": "job_1"}
     assert shown(json.dumps(said) + "\n") == ["warning: low on memory"]

@@ -6,12 +6,12 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 
 from core.config import Settings
 from core.db import migrate
 from core.db.engine import Database
-from core.db.models import Base
+from core.db.models import Base, Dataset, Image
 from core.errors import WrongRevision
 from tests.support import jobs as make
 from tests.support.databases import sqlite_url
@@ -112,3 +112,22 @@ def test_jobs_of_before_are_in_lanes_as_new_ones_are(
     worker = make.register(any_database, settings)
     assert make.take(any_database, worker).id == waiting.id
     assert make.submit(any_database, settings, priority=-2).lane == waiting.lane
+
+
+def test_pictures_that_lie_elsewhere_go_with_what_knew_where(any_database: Database) -> None:
+    url = any_database.engine.url.render_as_string(hide_password=False)
+    about = {"filename": "x", "width": 1, "height": 1, "bytes": 1, "sha256": "0" * 64}
+    with any_database.write() as session:
+        for name, folder, where in (
+            ("sent", None, {"store_key": "key"}),
+            ("imported", "/data", {"path": "x.png", "offset": 0}),
+        ):
+            session.add(Dataset(id=name, owner="ada", name=name, kind="instance", folder=folder))
+            session.flush()
+            session.add(Image(id=name, dataset_id=name, **about, **where))
+    any_database.dispose()
+    command.downgrade(migrate.alembic_config(url), "0013")
+    migrate.upgrade(url)
+    with any_database.read() as session:
+        assert list(session.scalars(select(Dataset.id))) == ["sent"]
+        assert session.get_one(Image, "sent").store_key == "key"

@@ -3,6 +3,8 @@
 import hashlib
 from pathlib import Path
 
+import pytest
+
 from core.files.digest import sha256_of, sha256_of_folder
 
 
@@ -24,3 +26,10 @@ def test_a_folder_is_the_names_and_bytes_of_its_files(tmp_path: Path) -> None:
     (same / "empty").mkdir()
     assert sha256_of_folder(one) == sha256_of_folder(same)
     assert len({sha256_of_folder(each) for each in (one, renamed, changed)}) == 3
+
+
+def test_a_folder_without_files_has_no_hash(tmp_path: Path) -> None:
+    """A base whose files are gone must not look like every other such base."""
+    for folder in (tmp_path / "not there", tmp_path):
+        with pytest.raises(FileNotFoundError):
+            sha256_of_folder(folder)

@@ -27,9 +27,9 @@ def may_claim(database: Database, worker: Worker) -> bool:
     """Whether there is something for this worker; the look and the claim agree."""
     with database.write() as session:
         told = is_claimable(session, worker, BASES)
-        job = claim(session, worker, BASES)
+        taken = claim(session, worker, BASES)
         session.rollback()
-    assert told == (job is not None)
+    assert told == bool(taken)
     return told
 
 
@@ -48,7 +48,7 @@ def test_nothing_to_claim(any_database: Database, settings: Settings) -> None:
     worker = register(any_database, settings)
     with any_database.write() as session:
         assert not is_claimable(session, worker, BASES)
-        assert claim(session, worker, BASES) is None
+        assert claim(session, worker, BASES) == []
 
 
 def test_the_order_is_priority_then_age(any_database: Database, settings: Settings) -> None:
@@ -66,7 +66,7 @@ def test_a_role_takes_only_its_kinds(any_database: Database, settings: Settings)
     trainer = register(any_database, settings, role="train")
     painter = register(any_database, settings, role="generate")
     with any_database.write() as session:
-        assert claim(session, trainer, BASES) is None
+        assert claim(session, trainer, BASES) == []
         assert claim(session, painter, BASES) is not None
 
 
@@ -77,7 +77,7 @@ def test_a_worker_leaves_jobs_on_a_base_that_it_lacks(
     worker = register(any_database, settings)
     with any_database.write() as session:
         assert not is_claimable(session, worker, ["nano-sdxl"])
-        assert claim(session, worker, ["nano-sdxl"]) is None
+        assert claim(session, worker, ["nano-sdxl"]) == []
         assert claim(session, worker, ["nano-ssd-1b"]) is not None
 
 
@@ -110,10 +110,22 @@ def test_the_base_in_memory_is_taken_up_first(any_database: Database, settings: 
     warm = submit(any_database, settings)
     worker = register(any_database, settings)
     with any_database.write() as session:
-        taken = claim(session, worker, BASES, resident=["nano-ssd-1b"])
-    assert taken is not None
+        (taken,) = claim(session, worker, BASES, resident=["nano-ssd-1b"])
     assert taken.id == warm.id
     assert take(any_database, worker).id == cold.id
+
+
+@pytest.mark.parametrize(("resident", "comes_first"), [("nano-ssd-1b", "cold"), ("art_1", "mine")])
+def test_of_an_artifact_its_own_unet_must_be_in_memory(
+    any_database: Database, settings: Settings, resident: str, comes_first: str
+) -> None:
+    cold = submit(any_database, settings, spec=SPEC | {"base": "nano-sdxl"})
+    mine = submit(any_database, settings)
+    change(any_database, mine, spec=mine.spec | {"base": "art_1"})
+    worker = register(any_database, settings)
+    with any_database.write() as session:
+        (taken,) = claim(session, worker, BASES, resident=[resident])
+    assert taken.id == {"cold": cold, "mine": mine}[comes_first].id
 
 
 def test_a_job_that_a_device_lost_goes_to_another_one(
@@ -235,10 +247,10 @@ def test_eight_jobs_and_four_workers_at_once(
         taken: list[str] = []
         while True:
             with any_database.write() as session:
-                job = claim(session, worker, BASES)
-            if job is None:
+                jobs = claim(session, worker, BASES)
+            if not jobs:
                 return taken
-            taken.append(job.id)
+            taken += [job.id for job in jobs]
 
     with ThreadPoolExecutor(num_workers) as pool:
         taken = [job_id for ids in pool.map(take_all, workers) for job_id in ids]
@@ -264,7 +276,7 @@ def test_a_worker_that_was_given_up_claims_nothing(
     with any_database.write() as session:
         assert workers.forget(session, worker.id, beat=worker.beat)
     with any_database.write() as session:
-        assert claim(session, worker, BASES) is None
+        assert claim(session, worker, BASES) == []
 
 
 def test_who_is_given_up_at_a_claim_gives_back_what_it_claimed(

@@ -176,10 +176,12 @@ def test_nothing_is_forgotten_in_a_crowd(any_database: Database, settings: Setti
     def work(worker: Worker) -> None:
         while waiting.acquire(timeout=1):
             with any_database.write() as session:
-                job = claim(session, worker, BASES)
-            if job is None:  # another is just taking it, and will give back the one it has
+                jobs = claim(session, worker, BASES)
+            if not jobs:  # another is just taking it, and will give back the one it has
                 waiting.release()
-            elif job.attempt < 2:
+                continue
+            (job,) = jobs
+            if job.attempt < 2:
                 with any_database.write() as session:
                     Attempt(job.id, job.attempt).give_back(session, "worker_lost")
                 waiting.release()

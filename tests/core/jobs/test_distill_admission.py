@@ -108,9 +108,8 @@ def test_a_worker_needs_both_bases(
     assert job.also_base == "nano-ssd-1b"
     worker = register(any_database, settings)
     with any_database.write() as session:
-        assert claim(session, worker, ["nano-sdxl"]) is None
-        taken = claim(session, worker, ["nano-sdxl", "nano-ssd-1b"])
-    assert taken
+        assert claim(session, worker, ["nano-sdxl"]) == []
+        (taken,) = claim(session, worker, ["nano-sdxl", "nano-ssd-1b"])
     assert taken.id == job.id
 
 

@@ -16,7 +16,8 @@ from core.jobs.forecast import Forecast
 from core.ladder import rungs
 from core.specs import AnySpec, FineTuneSpec
 from core.workers import service as workers
-from core.workers.service import Chip, Condition
+from core.workers.chip import Chip
+from core.workers.service import Condition
 from tests.core.jobs.test_service import fine_tune, make_dataset
 from tests.support.jobs import BASES, register, submit
 

@@ -11,7 +11,7 @@ from core.config import Settings
 from core.db.engine import Database
 from core.db.models import Job, Lane
 from core.jobs import lanes
-from core.retention import forget
+from core.jobs.removal import forget
 from tests.core.jobs.test_service import fine_tune, make_dataset
 from tests.support.databases import postgres_database
 from tests.support.jobs import SPEC, register, submit, succeed, take

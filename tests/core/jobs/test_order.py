@@ -30,7 +30,8 @@ def head(lane: str, **fields: Any) -> Head:
         "lane_served_at": None,
         "owner_served_at": None,
     }
-    return Head(lane=lane, **told | fields)
+    told |= fields
+    return Head(lane=lane, **{"loads": told["base"]} | told)
 
 
 def served(lane: str, seconds: float, **fields: Any) -> Head:
@@ -101,6 +102,12 @@ def test_a_resident_base_counts_among_an_owners_lanes_too() -> None:
     cold = head("cold", **ann | {"lane_served_at": ago(5 + RESIDENT_SECONDS - 1)}, base="ssd-1b")
     assert order(cold, head("warm", **ann), resident=("nano-sdxl",)) == ["warm", "cold"]
     assert order(cold, head("warm", **ann)) == ["cold", "warm"]
+
+
+def test_of_an_artifact_its_own_unet_must_be_resident() -> None:
+    mine = head("mine", loads="art_1", queued_at=ago(9))
+    assert order(mine, head("cold", base="ssd-1b"), resident=("nano-sdxl",)) == ["cold", "mine"]
+    assert order(mine, head("cold"), resident=("art_1",)) == ["mine", "cold"]
 
 
 def test_a_resident_base_does_not_outrank() -> None:

@@ -10,7 +10,8 @@ from core.jobs import reaper as reaper_module
 from core.jobs import service as jobs
 from core.jobs.reaper import Reaper
 from core.workers import service as workers
-from core.workers.service import Condition, lock_path
+from core.workers.host import lock_path
+from core.workers.service import Condition
 from tests.support.jobs import BASES, CHIP, beat, history, register, reread, submit, take
 
 
@@ -157,8 +158,10 @@ def test_a_beat_tells_what_the_worker_has_and_whether_it_is_ready(
     with any_database.write() as session:
         workers.beat(session, worker.id, Condition(CHIP, ["ssd-1b"]))
         assert workers.bases_on_workers(session) == {"ssd-1b"}
+        assert len(workers.open_workers(session)) == 1
         workers.beat(session, worker.id, Condition(None, ["ssd-1b"]))
-        assert workers.bases_on_workers(session) == set()
+        assert workers.bases_on_workers(session) == {"ssd-1b"}  # its runner begins again
+        assert workers.open_workers(session) == []
 
 
 def test_a_job_that_its_worker_does_not_run_is_given_back_although_that_lives(
@@ -174,7 +177,7 @@ def test_a_job_that_its_worker_does_not_run_is_given_back_although_that_lives(
         reaper.look()
         clock.seconds += settings.lease_seconds
         with any_database.write() as session:
-            answer = workers.beat(session, worker.id, Condition(CHIP, BASES, job=None))
+            answer = workers.beat(session, worker.id, Condition(CHIP, BASES))
         assert (answer.known, answer.wishes) == (True, {})
     reaper.look()
     assert reread(any_database, job).state == "queued"

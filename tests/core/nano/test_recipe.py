@@ -90,6 +90,7 @@ def test_an_autoencoder_that_was_stopped_goes_on_alike(
     assert not same(stopped, resumed)
 
 
+@pytest.mark.faults
 def test_standardised_latents_draw_the_same_pictures() -> None:
     vae = shape.vae().eval().requires_grad_(False)
     pixels_BCHW = autoencoder.batch(CUTOUTS, 9, range(64))
@@ -102,6 +103,7 @@ def test_standardised_latents_draw_the_same_pictures() -> None:
     torch.testing.assert_close(moments.mean_BCHW.std((0, 2, 3)), torch.ones(4), rtol=1e-3, atol=0)
 
 
+@pytest.mark.faults
 def test_a_denoiser_that_was_stopped_goes_on_alike(
     handful: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +209,7 @@ def test_the_icons_that_ship_are_chosen_once_each() -> None:
     assert len(chosen) == len(set(chosen.values())) >= 100
 
 
+@pytest.mark.faults
 def test_a_classifier_learns_to_tell_shapes_from_grounds() -> None:
     few: list[Any] = [
         cutout for cutout in CUTOUTS if cutout.name in {"red ball", "white cross", "blue cone"}
@@ -220,6 +223,7 @@ def test_a_classifier_learns_to_tell_shapes_from_grounds() -> None:
     assert sum(right) > 50
 
 
+@pytest.mark.faults
 def test_the_recipe_runs_from_nothing_and_is_skipped_when_done(tmp_path: Path) -> None:
     few = ["--vae-steps", "1", "--scenes", "8", "--unet-steps", "1"]
     command = [sys.executable, "-m", "core.nano.recipe", "--work", str(tmp_path), *few]
@@ -248,6 +252,7 @@ def test_the_recipe_runs_from_nothing_and_is_skipped_when_done(tmp_path: Path) -
     assert {pipeline.unet.dtype, pipeline.text_encoder.dtype, pipeline.vae.dtype} == {torch.float32}
 
 
+@pytest.mark.faults
 def test_scenes_become_a_captioned_folder(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "core.nano.recipe.pictures", str(tmp_path / "scenes")]
     told = subprocess.run(

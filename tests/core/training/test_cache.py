@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from core.files import roll
+from core.files.roll import Roll
 from core.training.cache import Cache, key_of
 from core.training.shelf import Row
 
@@ -51,3 +53,25 @@ def test_two_runs_may_make_the_same_row(tmp_path: Path) -> None:
         run.put("k", row(3))
     assert torch.equal(second.read("k")["x"], row(3)["x"])
     assert len(list((tmp_path / "shared").rglob("*.safetensors"))) == 1
+
+
+def test_a_roll_names_what_its_dataset_uses(tmp_path: Path) -> None:
+    first, second = cache(tmp_path, "first"), cache(tmp_path, "second")
+    first.roll, second.roll = (Roll.of(tmp_path / "shared", name) for name in ("one", "two"))
+    first.put("k", row(1))
+    assert second.take("k")
+    assert not second.take("l")  # named before it is there
+    for name, keys in (("one", "k\n"), ("two", "k\nl\n")):
+        assert roll.path_of(tmp_path / "shared", name).read_text() == keys
+
+
+def test_a_run_whose_dataset_went_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
+    """It lost its job, and does not know yet."""
+    run = cache(tmp_path, "run")
+    run.roll = Roll.of(tmp_path / "shared", "gone")
+    assert not run.take("k")
+    roll.strike(tmp_path / "shared", ["gone"])
+    roll.sweep(tmp_path / "shared", "*.safetensors")
+    run.put("k", row(1))
+    assert torch.equal(run.read("k")["x"], row(1)["x"])
+    assert list((tmp_path / "shared").rglob("*.safetensors")) == []

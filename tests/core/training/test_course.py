@@ -12,6 +12,7 @@ from torch import Tensor
 from core.diffusion import conditioning, latents, noise
 from core.diffusion.components import Components
 from core.diffusion.lora import Lora
+from core.diffusion.picture import open_picture
 from core.specs import FineTuneSpec
 from core.training import captions, data, draws, fit
 from core.training.batches import Batches
@@ -76,7 +77,9 @@ def course(nano_ssd_1b: Components, tmp_path: Path) -> Callable[..., Course]:
             unet=base.unet,
             lora=made,
             instance=Lesson(
-                views=Shelf(lambda n: data.encode_views(paths[n], n, spec, base, 64), CPU),
+                views=Shelf(
+                    lambda n: data.encode_views(open_picture(paths[n]), n, spec, base, 64), CPU
+                ),
                 words=words,
                 pictures=range(3),
                 words_of=[0, 0, 0],

@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 
 from core.diffusion import latents
 from core.diffusion.components import Components
+from core.diffusion.picture import open_picture
 from core.specs import FineTuneSpec
 from core.training import data
 from tests.support import pictures
@@ -28,7 +29,7 @@ def test_what_was_transparent_is_white(tmp_path: Path) -> None:
     picture = Image.new("RGBA", (2, 1), (200, 0, 0, 255))
     picture.putpixel((1, 0), (0, 0, 0, 0))
     picture.save(tmp_path / "a.png")
-    opened = data.open_picture(tmp_path / "a.png")
+    opened = open_picture(tmp_path / "a.png")
     assert (opened.mode, opened.getpixel((0, 0)), opened.getpixel((1, 0))) == (
         "RGB", (200, 0, 0), (255, 255, 255),
     )  # fmt: skip
@@ -37,7 +38,7 @@ def test_what_was_transparent_is_white(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["L", "P", "LA", "RGB"])
 def test_any_mode_becomes_rgb(mode: str, tmp_path: Path) -> None:
     pictures.draw(0).convert(mode).save(tmp_path / "a.png")
-    assert data.open_picture(tmp_path / "a.png").mode == "RGB"
+    assert open_picture(tmp_path / "a.png").mode == "RGB"
 
 
 @pytest.mark.parametrize(("width", "height"), [(200, 100), (100, 200), (37, 64), (33, 1000)])
@@ -79,7 +80,7 @@ def test_time_ids_are_true_of_the_mirrored_picture(crop: str) -> None:
 def test_a_row_holds_each_view_of_a_picture(nano_ssd_1b: Components, tmp_path: Path) -> None:
     spec = spec_with(flip=True)
     _, path = pictures.write(tmp_path, count=2)
-    row = data.encode_views(path, 1, spec, nano_ssd_1b, 64)
+    row = data.encode_views(open_picture(path), 1, spec, nano_ssd_1b, 64)
     assert spec.views_per_picture == 2
     assert row["mean"].shape == row["std"].shape == (2, 4, 16, 16)
     assert row["time_ids"].shape == (2, 6)

@@ -183,7 +183,13 @@ def test_it_leaves_the_teacher_as_it_was(run: Run, teacher: Components) -> None:
     assert not any(weight.requires_grad for weight in teacher.unet.parameters())
 
 
-@pytest.mark.parametrize(("optimizer", "breaks"), [("adamw", [1, STEPS]), ("adafactor", [2])])
+@pytest.mark.parametrize(
+    ("optimizer", "breaks"),
+    [
+        pytest.param("adamw", [1, STEPS], marks=pytest.mark.faults),
+        pytest.param("adafactor", [2], marks=pytest.mark.faults),
+    ],
+)
 def test_broken_off_after_any_step_it_ends_alike(
     optimizer: str, breaks: list[int], run: Run
 ) -> None:
@@ -217,6 +223,7 @@ def test_it_goes_on_from_what_was_made_before(run: Run, whole: list[StepReport])
     )
 
 
+@pytest.mark.faults
 def test_vega_too(run: Run, teacher: Components) -> None:
     made = run(spec_with(student={"layout": "vega", "layers": [3, 7]}, steps=1), "vega")
     assert told(made)["card"]["parameters"]["student"] == VEGA.nano_parameters
@@ -244,7 +251,7 @@ def test_what_is_exported_is_the_average(
 
 def test_pictures_without_captions_are_refused(run: Run, sources: list[Source]) -> None:
     with pytest.raises(DatasetNotCaptioned, match="no caption"):
-        run(spec_with(), "mute", sources=[Source(sources[0].path)])
+        run(spec_with(), "mute", sources=[Source(sources[0].picture)])
 
 
 def test_weights_of_another_layout_are_refused(

@@ -14,6 +14,7 @@ from core import bases
 from core.diffusion import noise
 from core.diffusion.components import Components
 from core.diffusion.features import places
+from core.diffusion.picture import open_picture
 from core.specs import DistillSpec
 from core.training import beginnings, captions, data, draws, fit
 from core.training.batches import Batch, Batches
@@ -53,7 +54,7 @@ def distillation(teacher: Components, tmp_path: Path) -> Make:
             return captions.encode(teacher, CAPTIONS[number])
 
         def views(number: int) -> Row:
-            return data.encode_views(paths[number], number, spec, teacher, 64)
+            return data.encode_views(open_picture(paths[number]), number, spec, teacher, 64)
 
         config = {**teacher.scheduler.config, "prediction_type": prediction}
         batches = Batches(spec, noise.forward_process(config, CPU), CPU)

@@ -81,17 +81,13 @@ def test_class_pictures_are_those_that_the_base_draws(
         nano_ssd_1b, CLASS_PROMPT, 2, 64, cache, StepReport(0, 1, "drawing")
     )
     keys = returned_by(drawing)
-    second = sampling.denoise(
-        nano_ssd_1b,
+    row = sampling.Row(
         prompt=conditioning.encode_prompt(nano_ssd_1b, CLASS_PROMPT),
         negative=conditioning.encode_negative(nano_ssd_1b, None),
-        scheduler="euler",
-        steps=25,
         guidance=5.0,
-        height=64,
-        width=64,
         generator=draws.generator(0, "class picture", 1),
     )
+    second = sampling.denoise(nano_ssd_1b, [row], scheduler="euler", steps=25, height=64, width=64)
     assert torch.equal(cache.read(keys[1])["mean"], list(second)[-1])
 
 

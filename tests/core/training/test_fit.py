@@ -68,6 +68,7 @@ def test_the_fastest_rung_that_fits_is_taken(monkeypatch: pytest.MonkeyPatch) ->
     assert choose(first=2) == 2
 
 
+@pytest.mark.faults
 def test_every_rung_learns_the_same(
     nano_ssd_1b: Components, sources: list[Source], tmp_path: Path
 ) -> None:

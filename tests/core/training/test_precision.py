@@ -50,7 +50,7 @@ def test_half_precision_moves_as_many_entries_as_full(
         base = components.load(nano_folders["nano-ssd-1b"], device=torch.device("cpu"), dtype=dtype)
         before = Lora(base.unet, SPEC.lora, seed=draws.derived_seed(5, "lora", 0)).weights
         *_, last = fine_tune.train(SPEC, base, sources, tmp_path / str(dtype))
-        after = adapter.read(last.outputs["lora"])
+        after = adapter.read(last.outputs["lora"]).unet
         changed = [
             matrix != before[f"{name}.{letter}"]
             for name, pair in after.items()

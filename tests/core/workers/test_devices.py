@@ -23,9 +23,10 @@ def other(any_database: Database, settings: Settings) -> Worker:
     return register(any_database, settings, device="cpu:2")
 
 
-def lose(database: Database, worker: Worker, job_id: str) -> Device:
+def lose(database: Database, worker: Worker, *job_ids: str) -> Device:
+    """A runner that was at all of these."""
     with database.write() as session:
-        return devices.lose(session, worker.device_id, job_id)
+        return devices.lose(session, worker.device_id, job_ids)
 
 
 def reread(database: Database, worker: Worker) -> Device:
@@ -46,7 +47,7 @@ def test_two_jobs_lost_are_enough(any_database: Database, worker: Worker) -> Non
 def test_one_job_lost_often_is_the_jobs_doing(any_database: Database, worker: Worker) -> None:
     for _ in range(5):
         device = lose(any_database, worker, "job_1")
-    assert (device.state, device.lost) == ("open", ["job_1"])
+    assert (device.state, device.lost) == ("open", [["job_1"]])
 
 
 def test_a_job_that_ended_well_in_between_clears_it(any_database: Database, worker: Worker) -> None:
@@ -64,6 +65,27 @@ def test_a_job_that_died_on_two_devices_counts_against_neither(
     assert reread(any_database, worker).lost == reread(any_database, other).lost == []
     assert lose(any_database, worker, "job_2").state == "open"
     assert lose(any_database, other, "job_3").state == "open"
+
+
+def test_a_batch_is_one_loss_however_often_it_is_told(
+    any_database: Database, worker: Worker
+) -> None:
+    for _ in range(3):
+        device = lose(any_database, worker, "job_1", "job_2", "job_3")
+    assert (device.state, device.lost) == ("open", [["job_1", "job_2", "job_3"]])
+    device = lose(any_database, worker, "job_2")
+    assert (device.state, device.lost) == ("open", [["job_2"]]), "it was the culprit"
+    device = lose(any_database, worker, "job_4", "job_5")
+    assert device.state == "quarantined"
+    assert device.reason == "Its runner died of 'job_2' and then of 'job_4'."
+
+
+def test_one_of_a_batch_that_dies_elsewhere_too_counts_against_neither(
+    any_database: Database, worker: Worker, other: Worker
+) -> None:
+    lose(any_database, worker, "job_1", "job_2")
+    lose(any_database, other, "job_2")
+    assert reread(any_database, worker).lost == reread(any_database, other).lost == []
 
 
 def test_a_device_answers_for_its_own_losses_alone(

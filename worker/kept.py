@@ -1,4 +1,4 @@
-"""UNets of artifacts on this disk: fetched once, and kept while they are used.
+"""Files of artifacts on this disk: fetched once, and kept while they are used.
 
 Workers of a home share the folder. A job works with hard links of its own, so that whatever another
 worker sweeps harms nobody.
@@ -6,30 +6,33 @@ worker sweeps harms nobody.
 
 import os
 import shutil
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from core.artifacts import service as artifacts
 from core.artifacts.service import StoredFile
 from core.artifacts.store import Store
+from core.db.models import Artifact
+from core.files import aside
 from core.ids import new_id
 
-KEPT = 4
-"""Folders, the last used: SSD-1B's are of 2.7 GB."""
-ABANDONED_SECONDS = 24 * 3600.0
-"""After which a fetch that has not ended is of a worker that has died."""
+UNETS = 4
+"""Kept, the last used: SSD-1B's are of 2.7 GB."""
+LORAS = 64
+"""Likewise: of 25 to 100 MB for SSD-1B."""
 
 
 def lay_out(
-    shared: Path, artifact_id: str, files: Sequence[StoredFile], store: Store, into: Path
-) -> None:
-    """Puts the artifact's UNet into ``into``, a new folder of the job's on the same file system as
-    ``shared``; it is fetched if ``shared`` has it not."""
-    place = shared / artifact_id
+    shared: Path, artifact: Artifact, store: Store, into: Path, *, kept: int
+) -> list[StoredFile]:
+    """Puts the artifact's files into ``into``, a new folder of the job's on the same file system as
+    ``shared``; they are fetched if ``shared`` has them not, which keeps so many artifacts."""
+    place, files = shared / artifact.id, artifacts.files_of(artifact)
     if not _link(place, files, into):
         _fetch(place, files, store, into)
-    _sweep(shared)
+        _sweep(shared, kept)
+    return files
 
 
 def _link(place: Path, files: Sequence[StoredFile], into: Path) -> bool:
@@ -48,35 +51,27 @@ def _link(place: Path, files: Sequence[StoredFile], into: Path) -> bool:
 
 def _fetch(place: Path, files: Sequence[StoredFile], store: Store, into: Path) -> None:
     """For the job, then for those to come."""
-    aside = place.with_name(f".{new_id('art')}")
-    aside.mkdir(parents=True)
+    filling = place.with_name(f".{new_id('art')}")
+    filling.mkdir(parents=True)
     for file in files:
-        store.fetch(file.store_key, aside / _name(file))
-    _link(aside, files, into)
+        store.fetch(file.store_key, filling / _name(file))
+    _link(filling, files, into)
     try:
-        aside.rename(place)
+        filling.rename(place)
     except OSError:  # another worker of this home was faster
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(filling, ignore_errors=True)
 
 
 def _name(file: StoredFile) -> str:
     return Path(file.path).name
 
 
-def _sweep(shared: Path) -> None:
+def _sweep(shared: Path, kept: int) -> None:
     """Lets go of those that were not used for longest, and of what a dead worker left."""
+    aside.sweep(shared)
     used: list[tuple[float, Path]] = []
-    for path in shared.iterdir():
+    for path in shared.glob("art_*"):
         with suppress(FileNotFoundError):  # another worker sweeps too
             used.append((path.stat().st_mtime, path))
-    whole = sorted(entry for entry in used if not entry[1].name.startswith("."))
-    abandoned = [
-        path
-        for at, path in used
-        if path.name.startswith(".") and at < time.time() - ABANDONED_SECONDS
-    ]
-    for path in [*abandoned, *(path for _, path in whole[:-KEPT])]:
-        aside = path.with_name(f".{new_id('art')}")
-        with suppress(FileNotFoundError):
-            path.rename(aside)  # first out of sight: what has the name is whole
-            shutil.rmtree(aside, ignore_errors=True)
+    for _, path in sorted(used)[:-kept]:
+        aside.discard(path)
