@@ -33,6 +33,17 @@ class Dataset(TypedDict):
     created_at: str
 
 
+class Image(TypedDict):
+    id: str
+    filename: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+    caption: str | None
+    problems: list[Flaw]
+
+
 class UploadedFile(TypedDict):
     filename: str
     id: str | None
@@ -67,6 +78,7 @@ class Job(TypedDict):
     error: Flaw | None
     parent: str | None
     after: str | None
+    webhook: str | None
     result: dict[str, Any] | None
     worker: str | None
     device: str | None
@@ -144,3 +156,42 @@ class Artifact(TypedDict):
     metadata: dict[str, Any]
     created_at: str
     expires_at: str | None
+
+
+class Brought(Artifact):
+    """Beside the artifact, what it may not be though it was taken."""
+
+    warnings: list[Flaw]
+
+
+class Link(TypedDict):
+    url: str
+    expires_at: str
+
+
+class Delivery(TypedDict):
+    id: str
+    event: str
+    job: str | None
+    state: Literal["pending", "delivered", "failed"]
+    attempts: int
+    status: int | None
+    error: str | None
+    created_at: str
+    next_attempt_at: str | None
+    delivered_at: str | None
+
+
+class Webhook(TypedDict):
+    id: str
+    url: str
+    name: str | None
+    events: list[str]
+    created_at: str
+    last_delivery: Delivery | None
+
+
+class WebhookMade(Webhook):
+    """Beside the webhook, its secret, which is never shown again."""
+
+    secret: str

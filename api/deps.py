@@ -1,27 +1,31 @@
 """What routes ask for, as aliases that read like prose in their signatures."""
 
-import json
 from collections.abc import AsyncIterator
-from contextlib import nullcontext
-from hashlib import sha256
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Annotated
 
-from anyio import CapacityLimiter
-from fastapi import Depends, Header, Query, Request, Security
+from fastapi import Depends, Query, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
-from starlette.datastructures import UploadFile
+from pydantic import ValidationError
+from starlette.datastructures import FormData, UploadFile
 
+from api import forms, pages
+from api.errors import invalid, request_id_of
 from api.events import Feed
-from api.pages import decoded
+from api.picture_places import PicturePlaces
+from api.schemas.artifacts import ArtifactCreate
+from api.tally import Tally
+from core.artifacts.intake import Upload as LoraUpload
 from core.artifacts.store import Store
 from core.config import Settings
 from core.datasets import service as datasets
+from core.datasets.decoder_pool import DecoderPool
 from core.datasets.intake import Upload
 from core.db.engine import Database
-from core.errors import BadRequest, InsufficientScope
+from core.errors import InsufficientScope, Unprocessable
 from core.jobs.bell import Bell
+from core.jobs.figures import Board
 from core.jobs.standing import Standing
-from core.owners.idempotency import Request as KeyedRequest
 from core.owners.service import Caller
 
 _bearer = HTTPBearer(auto_error=False, description="A key, as `stillroom keys create` shows it.")
@@ -40,9 +44,20 @@ async def _database(request: Request) -> Database:
     return database
 
 
+async def _decoders(request: Request) -> DecoderPool:
+    decoders: DecoderPool = request.app.state.decoders
+    return decoders
+
+
 async def _store(request: Request) -> Store:
     store: Store = request.app.state.store
     return store
+
+
+async def _revision(request: Request) -> str:
+    """Of the database, for which this process was written."""
+    revision: str = request.app.state.revision
+    return revision
 
 
 async def _bell(request: Request) -> Bell:
@@ -55,24 +70,39 @@ async def _standing(request: Request) -> Standing:
     return standing
 
 
+async def _board(request: Request) -> Board:
+    board: Board = request.app.state.board
+    return board
+
+
+async def _tally(request: Request) -> Tally:
+    tally: Tally = request.app.state.tally
+    return tally
+
+
 async def _feed(request: Request) -> Feed:
     feed: Feed = request.app.state.feed
     return feed
 
 
-async def _picture_places(request: Request) -> CapacityLimiter:
+async def _picture_place(request: Request) -> AbstractAsyncContextManager[None]:
     """Held by those who decode pictures, so that they never take every thread there is."""
-    places: CapacityLimiter = request.app.state.picture_places
-    return places
+    places: PicturePlaces = request.app.state.picture_places
+    caller: Caller = request.state.caller
+    return places.of(caller.owner)
 
 
 SettingsDep = Annotated[Settings, Depends(_settings)]
 DatabaseDep = Annotated[Database, Depends(_database)]
 StoreDep = Annotated[Store, Depends(_store)]
+DecodersDep = Annotated[DecoderPool, Depends(_decoders)]
+RevisionDep = Annotated[str, Depends(_revision)]
 BellDep = Annotated[Bell, Depends(_bell)]
 StandingDep = Annotated[Standing, Depends(_standing)]
+BoardDep = Annotated[Board, Depends(_board)]
+TallyDep = Annotated[Tally, Depends(_tally)]
 FeedDep = Annotated[Feed, Depends(_feed)]
-PicturePlacesDep = Annotated[CapacityLimiter, Depends(_picture_places)]
+PicturePlaceDep = Annotated[AbstractAsyncContextManager[None], Depends(_picture_place)]
 
 
 async def _caller(
@@ -92,28 +122,26 @@ WriterDep = Annotated[Caller, Security(_caller, scopes=["write"])]
 AdminDep = Annotated[Caller, Security(_caller, scopes=["admin"])]
 
 
-async def _keyed_request(
+async def _scraper(
     request: Request,
-    caller: WriterDep,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            min_length=1,
-            max_length=255,
-            description="Sent again under the same key within a day, a request makes nothing more: "
-            "it is answered with what it made, and `Idempotency-Replayed: true`.",
-        ),
-    ] = None,
-) -> KeyedRequest | None:
-    if idempotency_key is None:
-        return None
-    sent = json.loads(await request.body() or b"null")
-    canonical = json.dumps(sent, sort_keys=True, separators=(",", ":"))
-    call = f"{request.method} {request.url.path}"[:255]  # longer ones name nothing that is here
-    return KeyedRequest(caller.owner, call, idempotency_key, sha256(canonical.encode()).hexdigest())
+    settings: SettingsDep,
+    _described: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> None:
+    """An administrator's program, unless anybody may look."""
+    if not settings.metrics_open and "admin" not in request.state.caller.scopes:
+        raise InsufficientScope(
+            "This takes a key with the scope `admin`, or STILLROOM_METRICS_OPEN=true."
+        )
 
 
-KeyedRequestDep = Annotated[KeyedRequest | None, Depends(_keyed_request)]
+ScraperDep = Annotated[None, Depends(_scraper)]
+
+
+async def _request_id(request: Request) -> str:
+    return request_id_of(request)
+
+
+RequestIdDep = Annotated[str, Depends(_request_id)]
 
 
 def _changeable(dataset_id: str, caller: WriterDep, database: DatabaseDep) -> None:
@@ -124,16 +152,13 @@ def _changeable(dataset_id: str, caller: WriterDep, database: DatabaseDep) -> No
 async def _uploads(
     request: Request,
     settings: SettingsDep,
-    places: PicturePlacesDep,
+    place: PicturePlaceDep,
     _checked: Annotated[None, Depends(_changeable)],
 ) -> AsyncIterator[list[Upload]]:
     """Read here and not by the framework: only who may change the dataset can make us read."""
+    form = await forms.read(request, max_files=settings.max_files)
     try:
-        form = await request.form(max_files=settings.max_files, max_fields=16)
-    except ValueError as error:  # of the codec that the client named
-        raise BadRequest("The form's charset cannot be read: send it as UTF-8.") from error
-    try:
-        async with places:
+        async with place:
             yield [
                 Upload(part.filename or "", part.file)
                 for part in form.getlist("files")
@@ -146,14 +171,41 @@ async def _uploads(
 UploadsDep = Annotated[list[Upload], Depends(_uploads, scope="function")]
 
 
+async def _lora_upload(
+    request: Request, place: PicturePlaceDep, _caller: WriterDep
+) -> AsyncIterator[LoraUpload]:
+    """Read here and not by the framework: only who may write can make us read."""
+    form = await forms.read(request, max_files=1)
+    try:
+        about = _about(form)
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise Unprocessable("There is no file in this upload: send the LoRA in `file`.")
+        async with place:
+            yield LoraUpload(file.filename or "", file.file, about.name)
+    finally:
+        await form.close()
+
+
+def _about(form: FormData) -> ArtifactCreate:
+    fields = {name: value for name, value in form.items() if name != "file"}
+    try:
+        return ArtifactCreate.model_validate(fields)
+    except ValidationError as error:
+        raise invalid(error, fields, under="") from error
+
+
+LoraUploadDep = Annotated[LoraUpload, Depends(_lora_upload, scope="function")]
+
+
 async def _thumbnail_side(
-    places: PicturePlacesDep,
+    place: PicturePlaceDep,
     _caller: ReaderDep,
     size: Annotated[
         int | None, Query(ge=16, le=2048, description="Pixels of the longer side.")
     ] = None,
 ) -> AsyncIterator[int | None]:
-    async with nullcontext() if size is None else places:
+    async with nullcontext() if size is None else place:
         yield size
 
 
@@ -161,9 +213,15 @@ ThumbnailSideDep = Annotated[int | None, Depends(_thumbnail_side, scope="functio
 
 
 async def _cursor(
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+    cursor: Annotated[
+        str | None,
+        Query(
+            json_schema_extra={"pattern": pages.CURSOR},
+            description="`next_cursor` of the page before.",
+        ),
+    ] = None,
 ) -> str | None:
-    return None if cursor is None else decoded(cursor)
+    return None if cursor is None else pages.decoded(cursor)
 
 
 CursorDep = Annotated[str | None, Depends(_cursor)]

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import Depends, Header, Request, Response
@@ -13,6 +13,14 @@ from fastapi.responses import StreamingResponse
 from api.errors import problem, request_id_of
 from api.ranges import Part, is_unchanged, part_of
 from core.errors import RangeNotSatisfiable
+
+_CONTENT = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+BYTES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The bytes.", "content": _CONTENT},
+    206: {"description": "The part asked for with `Range`.", "content": _CONTENT},
+    304: {"description": "`If-None-Match` names what is here."},
+}
+"""What the description says of a download."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +57,12 @@ class Download:
             self.close()
             size = {"Content-Range": f"bytes */{self.size}"}
             return problem(error, request_id_of(wanted.request), size)
+        headers = self._headers(etag, part)
+        if wanted.request.method == "HEAD":
+            self.close()
+            return Response(None, part.status, headers, self.media_type)
         return StreamingResponse(
-            self.open(part.start, part.end),
-            part.status,
-            self._headers(etag, part),
-            self.media_type,
+            self.open(part.start, part.end), part.status, headers, self.media_type
         )
 
     def _headers(self, etag: str, part: Part) -> dict[str, str]:

@@ -41,6 +41,8 @@ PAGE = 200
 _AT_ONCE = 100
 """Jobs in one query."""
 _RETRY_SECONDS = 5
+_SHARE_OF_OTHERS = 4
+"""One in so many places is kept from whoever has all the rest."""
 
 
 class TooManyWaiting(Unavailable):
@@ -58,6 +60,7 @@ class Until(Enum):
 class Place:
     """What somebody holds who may wait, from the first wait to the end of the answer."""
 
+    owner: str
     key_id: str
     is_over: bool = False
     """The key was deleted, or the server ends: there is nothing left to wait for."""
@@ -127,15 +130,17 @@ class Feed:
     def place(self, caller: Caller) -> Iterator[Place]:
         """
         Raises:
-            TooManyWaiting: none is free.
+            TooManyWaiting: none is free, or none for this owner.
         """
-        if len(self.places) >= self.max_waiting:
+        own = sum(place.owner == caller.owner for place in self.places)
+        of_others = self.max_waiting // _SHARE_OF_OTHERS
+        if len(self.places) >= self.max_waiting or own >= self.max_waiting - of_others:
             raise TooManyWaiting(
-                f"{len(self.places)} clients wait for jobs here, and no more may: ask without "
-                "waiting, or come back in a moment.",
+                f"{len(self.places)} clients wait for jobs here, {own} of them yours, and no more "
+                "may: ask without waiting, or come back in a moment.",
                 retry_after_seconds=_RETRY_SECONDS,
             )
-        place = Place(caller.key_id, is_over=self._closed)
+        place = Place(caller.owner, caller.key_id, is_over=self._closed)
         self.places.add(place)
         try:
             yield place

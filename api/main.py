@@ -6,25 +6,41 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import anyio
 import anyio.to_thread
 from fastapi import FastAPI
 
 from api import errors, openapi
 from api.events import feeding
 from api.middleware import BodyCap, HostCheck, KeyCheck, RequestIds, ZeroBytes
-from api.routes import artifacts, datasets, docs, health, jobs, keys, models, queue, workers
+from api.pace import PaceCheck
+from api.picture_places import PicturePlaces
+from api.routes import (
+    artifacts,
+    datasets,
+    docs,
+    health,
+    jobs,
+    keys,
+    links,
+    metrics,
+    models,
+    page,
+    queue,
+    webhooks,
+    workers,
+)
+from api.tally import Tally
 from core.artifacts.store import Store
 from core.config import Settings
+from core.datasets.decoder_pool import DecoderPool
 from core.db.engine import Database
 from core.jobs.bell import bell_of
+from core.jobs.figures import Board
 from core.jobs.reaper import Reaper
 from core.jobs.standing import Standing
 from core.owners import service as owners
 from core.retention import Retention
-
-PICTURE_PLACES = 8
-"""Uploads and thumbnails at work at a time; there are 40 threads for everybody."""
+from core.webhooks.deliverer import delivering
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -32,7 +48,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with ExitStack() as stack:
             await anyio.to_thread.run_sync(_start, app, settings, stack)
-            app.state.picture_places = anyio.CapacityLimiter(PICTURE_PLACES)
+            app.state.picture_places = PicturePlaces()
             state = app.state
             async with feeding(
                 state.database, state.standing, max_waiting=settings.max_waiting
@@ -47,9 +63,13 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=openapi.operation_id,
     )
     app.state.settings = settings
-    rooms = (datasets, jobs, queue, workers, artifacts, models, keys, health, docs)
+    rooms = (
+        *(datasets, jobs, queue, workers, artifacts, links, models, webhooks, keys),
+        *(health, metrics, docs, page),
+    )
     routers = [room.router for room in rooms]
     for router in routers:
         app.include_router(router)
@@ -57,16 +77,18 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     openapi.install(app)
     app.add_middleware(BodyCap, settings=settings)
-    app.add_middleware(KeyCheck)
+    app.add_middleware(PaceCheck, settings=settings)
+    app.add_middleware(KeyCheck, settings=settings)
     app.add_middleware(ZeroBytes)
     app.add_middleware(HostCheck, settings=settings)
-    app.add_middleware(RequestIds)
+    app.state.tally = Tally()
+    app.add_middleware(RequestIds, tally=app.state.tally)
     return app
 
 
 def _start(app: FastAPI, settings: Settings, stack: ExitStack) -> None:
     """Opens everything; what is opened, ``stack`` closes in reverse."""
-    from core.db.migrate import upgrade  # Alembic is a fifth of our imports, needed once
+    from core.db.migrate import head, upgrade  # Alembic is a fifth of our imports, needed once
 
     settings.prepare()
     stack.enter_context(_spooling_in(settings.scratch_path))
@@ -75,14 +97,17 @@ def _start(app: FastAPI, settings: Settings, stack: ExitStack) -> None:
     stack.callback(database.dispose)
     with database.write() as session:
         owners.ensure_admin_key(session, settings.admin_key_path)
-    app.state.database = database
+    app.state.database, app.state.revision = database, head()
     app.state.store = Store.of(settings)
+    app.state.decoders = DecoderPool(settings)
+    stack.callback(app.state.decoders.close)
     app.state.bell = bell_of(settings)
     stack.callback(app.state.bell.close)
-    app.state.standing = Standing()
+    app.state.standing, app.state.board = Standing(), Board(database)
     for routine in (Reaper(database, settings), Retention(database, app.state.store, settings)):
         routine.start()
         stack.callback(routine.stop)
+    stack.enter_context(delivering(database, settings))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import errors
+from api.tally import Tally
 from core import log as logs
 from core.config import MIB, Settings
 from core.errors import (
@@ -33,21 +34,23 @@ log = logging.getLogger(__name__)
 
 JSON_BODY_BYTES = 4 * MIB
 """Every body but an upload is read into memory whole."""
-_UPLOADS = re.compile(r"/v1/datasets/[^/]+/images/?")
+_UPLOADS = re.compile(r"/v1/(datasets/[^/]+/images|artifacts)/?")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class RequestIds:
-    """Names each request, answers for what nobody else caught, and logs how it went."""
+    """Names each request, answers for what nobody else caught, counts it and logs how it went."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, tally: Tally) -> None:
         self.app = app
+        self.tally = tally
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = new_id("req")
+        request_id = _request_id_of(scope)
         scope.setdefault("state", {})["request_id"] = request_id
         answer = _Answer(send, request_id)
         started = time.monotonic()
@@ -65,16 +68,21 @@ class RequestIds:
                 if answer.status is not None:
                     raise  # half an answer is out: only a broken connection says so
                 await errors.unforeseen(error, request_id)(scope, receive, answer)
+            seconds = time.monotonic() - started
+            self.tally.count(scope, answer.status, seconds)
             log.log(
                 _level(scope["method"], answer.status),
                 "%s %s",
                 scope["method"],
                 quote(scope["path"]),  # a path may hold line ends
-                extra={
-                    "status": answer.status,
-                    "seconds": round(time.monotonic() - started, 4),
-                },
+                extra={"status": answer.status, "seconds": round(seconds, 4)},
             )
+
+
+def _request_id_of(scope: Scope) -> str:
+    """The client's own name for it, where that is one that a log line can hold; else a new one."""
+    sent = Headers(scope=scope).get("X-Request-Id", "")
+    return sent if _REQUEST_ID.fullmatch(sent) else new_id("req")
 
 
 def _level(method: str, status: int | None) -> int:
@@ -141,11 +149,12 @@ class ZeroBytes:
 class KeyCheck:
     """Who asks, before anything they sent is read; routes find them in ``request.state.caller``."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
+        self.places = ("/v1/",) if settings.metrics_open else ("/v1/", "/metrics")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith("/v1/"):
+        if scope["type"] == "http" and scope["path"].startswith(self.places):
             try:
                 scope["state"]["caller"] = await _caller_of(scope)
             except ServiceError as refusal:

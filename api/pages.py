@@ -7,6 +7,8 @@ from core.errors import Problem, Unprocessable
 
 LIMIT = 50
 """Rows in a page when nobody says."""
+CURSOR = r"^[A-Za-z0-9_-]+={0,2}$"
+"""What it looks like."""
 
 
 def encoded(cursor: str | None) -> str | None:

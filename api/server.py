@@ -5,6 +5,7 @@ import socket
 import uvicorn
 from fastapi import FastAPI
 
+from api.connection import Connection
 from core.config import Settings
 
 OPEN_REQUESTS_SECONDS = 5
@@ -17,6 +18,7 @@ class Server(uvicorn.Server):
             app,
             host=settings.host,
             port=settings.port,
+            http=Connection,
             log_config=None,
             access_log=False,
             server_header=False,
@@ -26,6 +28,7 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self.app = app
+        self.settings = settings
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.app.state.feed.close()

@@ -10,7 +10,7 @@ from sse_starlette import ServerSentEvent
 
 from api.downloads import etag_of
 from api.ranges import is_unchanged
-from api.schemas import EventRead, JobRead
+from api.schemas.jobs import EventRead, JobRead
 from core.db.models import Event, Job
 from core.jobs.standing import Standing
 from core.jobs.states import TERMINAL, State

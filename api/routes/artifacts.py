@@ -1,34 +1,77 @@
-"""Artifacts: what jobs made, and their bytes."""
+"""Artifacts: what jobs made and what clients brought, and their bytes."""
 
 from functools import partial
-from pathlib import PurePosixPath
-from typing import Any
 
 from fastapi import APIRouter, Response
 
-from api import bundle, pages
-from api.deps import CursorDep, DatabaseDep, Limit, ReaderDep, StoreDep
-from api.downloads import Download, WantedDep, unchanged
-from api.schemas import ArtifactRead, Page
+from api import pages
+from api.deps import (
+    CursorDep,
+    DatabaseDep,
+    Limit,
+    LoraUploadDep,
+    ReaderDep,
+    SettingsDep,
+    StoreDep,
+    WriterDep,
+)
+from api.downloads import BYTES, WantedDep, unchanged
+from api.files import answer, download
+from api.keyed import KeyedLoraDep, made
+from api.schemas.artifacts import ArtifactBrought, ArtifactChange, ArtifactKind, ArtifactRead
+from api.schemas.common import Page
+from core import purge
+from core.artifacts import intake, removal
 from core.artifacts import service as artifacts
-from core.artifacts.service import StoredFile
-from core.artifacts.store import Store
-from core.db.models import Artifact
+from core.owners.idempotency import once, seen
 
 router = APIRouter(prefix="/v1/artifacts", tags=["artifacts"])
 
-_MEDIA_TYPES = {
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".webp": "image/webp",
-    ".json": "application/json",
+_LORA_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {
+                            "type": "string",
+                            "format": "binary",
+                            "description": "A LoRA as .safetensors, in peft's, diffusers' or "
+                            "kohya's form.",
+                        },
+                        "name": {"type": "string", "description": "Default: the file's."},
+                    },
+                }
+            }
+        },
+    }
 }
-_CONTENT = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-_BYTES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The bytes.", "content": _CONTENT},
-    206: {"description": "The part asked for with `Range`.", "content": _CONTENT},
-    304: {"description": "`If-None-Match` names what is here."},
-}
+
+
+@router.post("", status_code=201, openapi_extra=_LORA_BODY)
+def bring_lora(
+    response: Response,
+    caller: WriterDep,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    store: StoreDep,
+    upload: LoraUploadDep,
+    keyed: KeyedLoraDep,
+) -> ArtifactBrought:
+    """Takes a LoRA that was made elsewhere, once all of it has been checked. It is kept as sent;
+    the same bytes again are the same artifact."""
+    with database.read() as session:
+        known = seen(session, keyed)
+    if known is None:
+        known = intake.receive(database, store, settings, owner=caller.owner, upload=upload).id
+    with database.write() if keyed else database.read() as session:
+        find = partial(artifacts.get, session, caller.owner)
+        artifact, replayed = once(session, keyed, partial(find, known), find)
+        response.headers.update(made(f"{router.prefix}/{artifact.id}", replayed))
+        return ArtifactBrought.of(artifact)
 
 
 @router.get("")
@@ -38,7 +81,7 @@ def list_artifacts(
     cursor: CursorDep,
     limit: Limit = pages.LIMIT,
     job: str | None = None,
-    kind: str | None = None,
+    kind: ArtifactKind | None = None,
     role: str | None = None,
 ) -> Page[ArtifactRead]:
     """Newest first."""
@@ -58,23 +101,41 @@ def read_artifact(artifact_id: str, caller: ReaderDep, database: DatabaseDep) ->
         return ArtifactRead.of(artifacts.get(session, caller.owner, artifact_id))
 
 
-@router.get("/{artifact_id}/content", response_class=Response, responses=_BYTES)
+@router.patch("/{artifact_id}")
+def change_artifact(
+    artifact_id: str, body: ArtifactChange, caller: WriterDep, database: DatabaseDep
+) -> ArtifactRead:
+    """Gives it another name, or a time at which it goes. What is left out stays."""
+    changes = body.model_dump(exclude_unset=True)
+    with database.write() as session:
+        return ArtifactRead.of(artifacts.change(session, caller.owner, artifact_id, changes))
+
+
+@router.delete("/{artifact_id}", status_code=204)
+def delete_artifact(
+    artifact_id: str,
+    caller: WriterDep,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    store: StoreDep,
+) -> None:
+    """With its files, unless a job that has not ended needs it."""
+    with database.write() as session:
+        removal.remove(session, caller.owner, artifact_id)
+    purge.finish(database, store, settings)
+
+
+@router.get("/{artifact_id}/content", response_class=Response, responses=BYTES)
 def read_content(
     artifact_id: str, caller: ReaderDep, database: DatabaseDep, store: StoreDep, wanted: WantedDep
 ) -> Response:
     """One file as it is; many as a zip, sorted and with fixed dates, so that its hash holds."""
     with database.read() as session:
         artifact = artifacts.get(session, caller.owner, artifact_id)
-    files = artifacts.files_of(artifact)
-    same = unchanged(artifact.sha256, wanted)
-    if same:
-        return same
-    if len(files) == 1:
-        return _download(store, artifact, files[0]).answer(wanted)
-    return _download_many(store, artifact, files).answer(wanted)
+    return answer(store, artifact, wanted)
 
 
-@router.get("/{artifact_id}/files/{path:path}", response_class=Response, responses=_BYTES)
+@router.get("/{artifact_id}/files/{path:path}", response_class=Response, responses=BYTES)
 def read_file(
     artifact_id: str,
     path: str,
@@ -87,28 +148,4 @@ def read_file(
     with database.read() as session:
         artifact = artifacts.get(session, caller.owner, artifact_id)
     file = artifacts.file_of(artifact, path)
-    return unchanged(file.sha256, wanted) or _download(store, artifact, file).answer(wanted)
-
-
-def _download(store: Store, artifact: Artifact, file: StoredFile) -> Download:
-    path = PurePosixPath(file.path)
-    return Download(
-        filename=path.name,
-        media_type=_MEDIA_TYPES.get(path.suffix, "application/octet-stream"),
-        tag=file.sha256,
-        size=file.bytes,
-        open=partial(store.open, file.store_key),
-        inline=artifact.kind == "image",  # made here, pixel by pixel
-    )
-
-
-def _download_many(store: Store, artifact: Artifact, files: list[StoredFile]) -> Download:
-    target = bundle.bundle(store, files)
-    return Download(
-        filename=f"{artifact.name}.zip",
-        media_type="application/zip",
-        tag=artifact.sha256,
-        size=target.seek(0, 2),
-        open=partial(bundle.read, target),
-        close=target.close,
-    )
+    return unchanged(file.sha256, wanted) or download(store, artifact, file).answer(wanted)

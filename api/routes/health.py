@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter
 
-from api.deps import DatabaseDep, StoreDep
-from api.schemas import HealthRead, ReadyRead
+from api.deps import DatabaseDep, RevisionDep, StoreDep
+from api.schemas.health import HealthRead, ReadyRead
+from core.db import migrate
 from core.errors import Problem, Unavailable
 from core.workers import devices
 from core.workers import service as workers
@@ -18,9 +19,11 @@ async def healthz() -> HealthRead:
 
 
 @router.get("/readyz")
-def readyz(database: DatabaseDep, store: StoreDep) -> ReadyRead:
-    """Database, store and at least one live worker are there."""
+def readyz(database: DatabaseDep, revision: RevisionDep, store: StoreDep) -> ReadyRead:
+    """Database, store and at least one live worker are there, and the database is of the revision
+    that this process knows."""
     with database.read() as session:
+        migrate.require(session, revision)
         live = workers.open_workers(session)
         held = [device for _, device in workers.everyone(session) if device.state != devices.OPEN]
     store.check()

@@ -16,17 +16,20 @@ from api.deps import (
     CursorDep,
     DatabaseDep,
     FeedDep,
-    KeyedRequestDep,
     Limit,
     ReaderDep,
+    RequestIdDep,
     SettingsDep,
     StandingDep,
+    StoreDep,
     WriterDep,
 )
 from api.errors import invalid
 from api.events import Until
-from api.schemas import (
-    ArtifactRead,
+from api.keyed import KeyedDocumentDep, made
+from api.schemas.artifacts import ArtifactRead
+from api.schemas.common import Page
+from api.schemas.jobs import (
     EventRead,
     EventsRead,
     Extension,
@@ -35,16 +38,15 @@ from api.schemas import (
     JobRead,
     LogsRead,
     MetricsRead,
-    Page,
 )
 from api.sight import Sight
-from core import crash
+from core import crash, purge
 from core.artifacts import service as artifacts
 from core.config import Settings
 from core.db.engine import Database
 from core.db.models import Job
 from core.errors import InsufficientScope, Problem, Unavailable, Unprocessable
-from core.jobs import logs, metrics
+from core.jobs import logs, metrics, removal
 from core.jobs import service as jobs
 from core.jobs.admission import parse
 from core.jobs.bell import Bell
@@ -54,7 +56,7 @@ from core.jobs.transition import events_after
 from core.owners.idempotency import Request as KeyedRequest
 from core.owners.idempotency import once
 from core.owners.service import Caller
-from core.specs import AnySpec
+from core.specs import AnySpec, Kind
 
 MAX_SEQ = 2**63 - 1
 """What either database can count to."""
@@ -86,7 +88,8 @@ async def submit_job(
     bell: BellDep,
     standing: StandingDep,
     feed: FeedDep,
-    keyed: KeyedRequestDep,
+    keyed: KeyedDocumentDep,
+    request_id: RequestIdDep,
     dry_run: Annotated[
         bool, Query(description="All checks, and what it would take; nothing is queued.")
     ] = False,
@@ -100,9 +103,9 @@ async def submit_job(
     if dry_run:
         told = await to_thread.run_sync(_rehearse, database, settings, caller, body)
         return JSONResponse(told.model_dump(mode="json"))
-    submit = partial(_submit, database, settings, bell, standing, caller, body, keyed)
+    submit = partial(_submit, database, settings, bell, standing, caller, body, keyed, request_id)
     sight, replayed = await to_thread.run_sync(submit)
-    headers = _made(sight.job_id, replayed)
+    headers = made(_path(sight.job_id), replayed)
     seconds = preferences.wait_seconds(prefer)
     if seconds:
         headers["Preference-Applied"] = f"wait={seconds}"
@@ -120,7 +123,7 @@ def list_jobs(
     standing: StandingDep,
     cursor: CursorDep,
     limit: Limit = pages.LIMIT,
-    kind: str | None = None,
+    kind: Kind | None = None,
     state: State | None = None,
     label: Annotated[str | None, Query(description="`name:value`.")] = None,
 ) -> Page[JobRead]:
@@ -173,6 +176,21 @@ async def read_job(
     return sight.answer(if_none_match)
 
 
+@router.delete("/{job_id}", status_code=204)
+def delete_job(
+    job_id: str,
+    caller: WriterDep,
+    settings: SettingsDep,
+    database: DatabaseDep,
+    store: StoreDep,
+) -> None:
+    """Once it has ended: with its artifacts, checkpoints, events and logs, unless a job that has
+    not ended needs some of it."""
+    with database.write() as session:
+        removal.remove(session, settings, caller.owner, job_id)
+    purge.finish(database, store, settings)
+
+
 @router.post("/{job_id}/cancel", status_code=202)
 def cancel_job(job_id: str, caller: WriterDep, database: DatabaseDep) -> JobRead:
     """At once while it waits, at its next step while it runs. Repeating is harmless."""
@@ -208,18 +226,27 @@ def extend_job(
     database: DatabaseDep,
     bell: BellDep,
     standing: StandingDep,
-    keyed: KeyedRequestDep,
+    keyed: KeyedDocumentDep,
+    request_id: RequestIdDep,
     response: Response,
 ) -> JobRead:
     """A new job that goes on where a finished training ended. Under a constant schedule it ends as
     one run of all the steps would have."""
     with database.write() as session:
-        extend = partial(jobs.extend, session, settings, caller.owner, job_id, steps=body.steps)
+        extend = partial(
+            jobs.extend,
+            session,
+            settings,
+            caller.owner,
+            job_id,
+            steps=body.steps,
+            request_id=request_id,
+        )
         job, replayed = once(session, keyed, extend, partial(jobs.get, session, caller.owner))
         _require_right_to(job.priority, caller)
         read = _read(session, standing, job)
     bell.ring()
-    response.headers.update(_made(job.id, replayed))
+    response.headers.update(made(_path(job.id), replayed))
     return read
 
 
@@ -231,18 +258,19 @@ def retry_job(
     database: DatabaseDep,
     bell: BellDep,
     standing: StandingDep,
-    keyed: KeyedRequestDep,
+    keyed: KeyedDocumentDep,
+    request_id: RequestIdDep,
     response: Response,
 ) -> JobRead:
     """A new job in place of one that has failed, was cancelled or has expired. A training goes on
     from where that one was saved."""
     with database.write() as session:
-        retry = partial(jobs.retry, session, settings, caller.owner, job_id)
+        retry = partial(jobs.retry, session, settings, caller.owner, job_id, request_id=request_id)
         job, replayed = once(session, keyed, retry, partial(jobs.get, session, caller.owner))
         _require_right_to(job.priority, caller)
         read = _read(session, standing, job)
     bell.ring()
-    response.headers.update(_made(job.id, replayed))
+    response.headers.update(made(_path(job.id), replayed))
     return read
 
 
@@ -302,9 +330,9 @@ def list_job_artifacts(
     """What it made so far, in order of making."""
     with database.read() as session:
         job = jobs.get(session, caller.owner, job_id)
-        made, next_cursor = artifacts.list_made_by(session, job.id, cursor=cursor, limit=limit)
+        its_own, next_cursor = artifacts.list_made_by(session, job.id, cursor=cursor, limit=limit)
         return Page(
-            items=[ArtifactRead.of(artifact) for artifact in made],
+            items=[ArtifactRead.of(artifact) for artifact in its_own],
             next_cursor=pages.encoded(next_cursor),
         )
 
@@ -317,6 +345,7 @@ def _submit(
     caller: Caller,
     body: JobCreate,
     keyed: KeyedRequest | None,
+    request_id: str,
 ) -> tuple[Sight, bool]:
     """The job, and whether the same request had made it before."""
     spec = _parsed(body)  # before the database is held
@@ -332,6 +361,8 @@ def _submit(
             labels=body.labels,
             after=body.after,
             deadline_seconds=body.deadline_seconds,
+            webhook=body.webhook,
+            request_id=request_id,
         )
         job, replayed = once(session, keyed, submit, partial(jobs.get, session, caller.owner))
         sight = Sight.of(session, standing, job)
@@ -346,10 +377,8 @@ def _require_right_to(priority: int, caller: Caller) -> None:
         raise InsufficientScope(f"`priority` is {priority}: above 0 it takes an admin key.")
 
 
-def _made(job_id: str, replayed: bool) -> dict[str, str]:
-    """Headers of an answer that names a new job, or one that the same request had made."""
-    again = {"Idempotency-Replayed": "true"} if replayed else {}
-    return {"Location": f"{router.prefix}/{job_id}", **again}
+def _path(job_id: str) -> str:
+    return f"{router.prefix}/{job_id}"
 
 
 def _rehearse(
@@ -357,7 +386,9 @@ def _rehearse(
 ) -> ForecastRead:
     spec = _parsed(body)
     with database.write() as session:
-        told = jobs.rehearse(session, settings, caller.owner, spec, after=body.after)
+        told = jobs.rehearse(
+            session, settings, caller.owner, spec, after=body.after, webhook=body.webhook
+        )
         return ForecastRead.of(told)
 
 

@@ -1,22 +1,42 @@
 """Keys: who may call. For administrators."""
 
-from fastapi import APIRouter
+from functools import partial
+
+from fastapi import APIRouter, Response
 
 from api import pages
 from api.deps import AdminDep, CursorDep, DatabaseDep, Limit
-from api.schemas import KeyCreate, KeyMade, KeyRead, Page
+from api.keyed import KeyedDocumentDep, made
+from api.schemas.common import Page
+from api.schemas.keys import KeyCreate, KeyMade, KeyRead
+from core.db.models import Key
 from core.owners import service as owners
+from core.owners.idempotency import once
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
 
 
 @router.post("", status_code=201)
-def create_key(body: KeyCreate, caller: AdminDep, database: DatabaseDep) -> KeyMade:
+def create_key(
+    response: Response,
+    body: KeyCreate,
+    caller: AdminDep,
+    database: DatabaseDep,
+    keyed: KeyedDocumentDep,
+) -> KeyMade:
     """Makes a key and shows it, this once."""
-    with database.write() as session:
+    token = None
+
+    def make() -> Key:
+        nonlocal token
         key, token = owners.create(
             session, owner=body.owner or caller.owner, name=body.name, scopes=body.scopes
         )
+        return key
+
+    with database.write() as session:
+        key, replayed = once(session, keyed, make, partial(owners.get, session))
+        response.headers.update(made(f"{router.prefix}/{key.id}", replayed))
         return KeyMade(**KeyRead.of(key).model_dump(), key=token)
 
 

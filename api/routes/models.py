@@ -3,8 +3,9 @@
 from fastapi import APIRouter
 
 from api.deps import DatabaseDep, ReaderDep
-from api.schemas import ModelRead, Page
-from core import bases
+from api.schemas.common import Page
+from api.schemas.devices import ModelRead
+from core import bases, catalogue
 from core.bases import BaseModel
 from core.workers import service as workers
 
@@ -13,15 +14,12 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 
 @router.get("")
 def list_models(_caller: ReaderDep, database: DatabaseDep) -> Page[ModelRead]:
-    """The whole catalogue, in one page."""
+    """The whole catalogue and what the administrator added, in one page."""
     with database.read() as session:
         held = workers.bases_on_workers(session)
-    items = [_read(base, base.source is None or base.id in held) for base in _catalogue()]
+        known = catalogue.everything(session)
+    items = [_read(base, base.is_ours or base.id in held) for base in known]
     return Page(items=items, next_cursor=None)
-
-
-def _catalogue() -> list[BaseModel]:
-    return list(bases.CATALOGUE.values())
 
 
 def _read(base: BaseModel, available: bool) -> ModelRead:

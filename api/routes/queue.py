@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from api.deps import DatabaseDep, ReaderDep, StandingDep
-from api.schemas import PlaceRead, QueueRead
+from api.schemas.devices import PlaceRead, QueueRead
 from core.jobs import service as jobs
 from core.jobs import standing as standings
 

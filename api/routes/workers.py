@@ -4,7 +4,8 @@ from fastapi import APIRouter
 from sqlalchemy.orm import Session
 
 from api.deps import AdminDep, DatabaseDep, ReaderDep
-from api.schemas import Page, WorkerRead
+from api.schemas.common import Page
+from api.schemas.devices import WorkerRead
 from core.jobs import service as jobs
 from core.owners.service import Caller
 from core.workers import devices

@@ -21,8 +21,7 @@ from core.db.models import Artifact
 from core.ids import new_id
 from core.owners import service as owners
 from core.owners.service import Scope
-from core.workers import service as workers
-from tests.support import uploads
+from tests.support import elsewhere, uploads
 from tests.support.databases import postgres_database
 
 
@@ -56,19 +55,7 @@ class Server:
         return Person(self, key.owner, token)
 
     def worker(self, *bases: str, device: str = "cpu") -> str:
-        """A live worker of another host: no lock file of ours says whether it lives."""
-        with self.database.write() as session:
-            worker = workers.register(
-                session,
-                worker_id=new_id("wrk"),
-                host="elsewhere",
-                pid=1,
-                device=device,
-                role="any",
-                bases=list(bases),
-            )
-            worker.ready = True
-        return worker.id
+        return elsewhere.worker(self.database, *bases, device=device)
 
 
 @dataclass(frozen=True)

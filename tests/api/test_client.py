@@ -3,20 +3,33 @@
 import hashlib
 import io
 import json
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
 
 from api import client as client_module
-from api.client import ApiError, Client, ClientError, DamagedDownload, NoAnswer
+from api import fetching, uploads
+from api.client import (
+    ApiError,
+    BrokenConnection,
+    Client,
+    ClientError,
+    DamagedDownload,
+    NoAnswer,
+)
 from api.demo import subject
+from core.files.lock import LockFile
 from tests.api.live import Answer, Live, answering, free_port, serving_api
+from tests.support import loras
 from tests.support.server import wait_until
 
 BASE = "nano-ssd-1b"
@@ -102,24 +115,24 @@ def test_second_upload_of_the_same_pictures_adds_nothing(
 def test_many_files_travel_in_several_requests(
     client: Client, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "FILES_A_REQUEST", 2)
+    monkeypatch.setattr(uploads, "FILES_A_REQUEST", 2)
     made = client.create_dataset("batches")
     answer = client.upload(made["id"], pictures)
     assert len(answer["items"]) == answer["dataset"]["images"] == 5
 
 
 def test_caption_travels_with_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "FILES_A_REQUEST", 1)
+    monkeypatch.setattr(uploads, "FILES_A_REQUEST", 1)
     names = ["b.txt", "metadata.jsonl", "a.png", "b.png", "a.txt"]
     files = [(name, tmp_path / name) for name in names]
-    sent = [[name for name, _ in batch] for batch in client_module._batches(files)]
+    sent = [[name for name, _ in batch] for batch in uploads.batches(files)]
     assert sent == [["a.png", "a.txt"], ["b.txt", "b.png", "metadata.jsonl"]]
 
 
 def test_a_table_names_pictures_of_every_request(
     client: Client, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "FILES_A_REQUEST", 2)
+    monkeypatch.setattr(uploads, "FILES_A_REQUEST", 2)
     table = tmp_path / "metadata.jsonl"
     rows = [{"file_name": path.name, "text": path.stem} for path in pictures]
     table.write_text("\n".join(map(json.dumps, rows)))
@@ -159,6 +172,42 @@ def test_images_of_a_dataset_are_listed(client: Client, dataset: str) -> None:
     images = list(client.list_images(dataset))
     assert {image["filename"] for image in images} == {f"robot-{n}.png" for n in range(1, 6)}
     assert all((image["width"], image["height"]) == (256, 256) for image in images)
+
+
+def test_a_caption_is_changed_and_a_picture_goes(client: Client, dataset: str) -> None:
+    first, second, *_ = client.list_images(dataset)
+    assert client.set_caption(dataset, first["id"], "a robot")["caption"] == "a robot"
+    assert client.set_caption(dataset, first["id"], None)["caption"] is None
+    client.delete_image(dataset, first["id"])
+    assert next(client.list_images(dataset))["id"] == second["id"]
+
+
+def test_a_dataset_and_its_job_go(client: Client, dataset: str) -> None:
+    job = client.fine_tune(fine_tune_spec(dataset))
+    with pytest.raises(ApiError, match=job["id"]) as refused:
+        client.delete_dataset(dataset)
+    assert refused.value.code == "in_use"
+    client.cancel(job["id"])
+    client.delete_dataset(dataset)
+    client.delete_job(job["id"])
+    for look in (lambda: client.dataset(dataset), lambda: client.job(job["id"])):
+        with pytest.raises(ApiError) as gone:
+            look()
+        assert gone.value.status == 404
+
+
+def test_an_artifact_is_renamed_expires_and_goes(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "dog.safetensors"
+    file.write_bytes(loras.file_of(loras.spelt(loras.kohya, loras.unet_pairs(rank=2), 1)))
+    brought = client.upload_lora(file)
+    assert client.rename_artifact(brought["id"], "cat")["name"] == "cat"
+    at = datetime(2999, 1, 1, tzinfo=UTC)
+    assert client.expire_artifact(brought["id"], at)["expires_at"] == "2999-01-01T00:00:00Z"
+    assert client.expire_artifact(brought["id"], None)["expires_at"] is None
+    client.delete_artifact(brought["id"])
+    with pytest.raises(ApiError) as gone:
+        client.artifact(brought["id"])
+    assert gone.value.status == 404
 
 
 def test_submitted_job_is_queued_then_cancelled(client: Client, dataset: str) -> None:
@@ -315,7 +364,8 @@ def test_refusal_without_a_document_still_has_its_status() -> None:
 def an_artifact(content: bytes) -> Any:
     digest = hashlib.sha256(content).hexdigest()
     file = {"path": "x.bin", "bytes": len(content), "sha256": digest}
-    return {"id": "art_1", "name": "x.bin", "sha256": digest, "files": [file]}
+    about = {"id": "art_1", "name": "x.bin", "bytes": len(content), "sha256": digest}
+    return about | {"files": [file]}
 
 
 def test_download_arrives_whole(tmp_path: Path) -> None:
@@ -340,6 +390,116 @@ def test_damaged_download_leaves_what_was_there(tmp_path: Path) -> None:
         client.download(an_artifact(b"the real bytes"), there)
     assert [path.name for path in tmp_path.iterdir()] == ["x.bin"]
     assert there.read_bytes() == b"from yesterday"
+
+
+class Breaking(BaseHTTPRequestHandler):
+    """Sends ``CONTENT`` in parts, as asked, and hangs up after each thousand bytes."""
+
+    asked: ClassVar[list[str | None]] = []
+    tag: ClassVar[str] = ""
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        self.asked.append(wanted)
+        whole = wanted is None or self.headers["If-Range"] != self.tag
+        begin = 0 if whole else int(str(wanted).removeprefix("bytes=").removesuffix("-"))
+        self.send_response(200 if whole else 206)
+        self.send_header("Content-Length", str(len(CONTENT) - begin))
+        self.end_headers()
+        self.wfile.write(CONTENT[begin : begin + 1000])
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+CONTENT = bytes(range(250)) * 10
+
+
+@pytest.fixture
+def breaking(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(fetching, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(Breaking, "asked", [])
+    monkeypatch.setattr(Breaking, "tag", f'"{hashlib.sha256(CONTENT).hexdigest()}"')
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Breaking)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_download_that_breaks_goes_on_where_it_was(breaking: str, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    with Client(breaking) as client:
+        row = an_artifact(CONTENT)
+        path = client.download(row, tmp_path / "x.bin", tell=lambda *how: told.append(how))
+    assert path.read_bytes() == CONTENT
+    assert Breaking.asked == [None, "bytes=1000-", "bytes=2000-"]
+    assert told[-1] == (2500, 2500)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.bin"]
+
+
+def test_the_next_call_goes_on_where_the_last_one_was(breaking: str, tmp_path: Path) -> None:
+    for _ in range(2):
+        with (
+            Client(breaking, patience_seconds=-1) as client,
+            pytest.raises(BrokenConnection),
+        ):
+            client.download(an_artifact(CONTENT), tmp_path / "x.bin")
+    (part,) = tmp_path.iterdir()
+    assert part.read_bytes() == CONTENT[:2000]
+    with Client(breaking) as client:
+        path = client.download(an_artifact(CONTENT), tmp_path / "x.bin")
+    assert path.read_bytes() == CONTENT
+    assert Breaking.asked == [None, "bytes=1000-", "bytes=2000-"]
+
+
+def test_of_a_file_that_is_another_now_nothing_is_kept(
+    breaking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = an_artifact(CONTENT)
+    (tmp_path / f".x.bin.{row['sha256'][:16]}.part").write_bytes(b"other bytes")
+    with Client(breaking) as client, pytest.raises(DamagedDownload):
+        client.download(row, tmp_path / "x.bin")
+    assert list(tmp_path.iterdir()) == []
+    with Client(breaking) as client:
+        assert client.download(row, tmp_path / "x.bin").read_bytes() == CONTENT
+
+
+def test_two_do_not_fetch_one_file_to_one_place(breaking: str, tmp_path: Path) -> None:
+    row = an_artifact(CONTENT)
+    lock = LockFile.take(tmp_path / f".x.bin.{row['sha256'][:16]}.part")
+    assert lock
+    with Client(breaking) as client, pytest.raises(ClientError, match="by another command"):
+        client.download(row, tmp_path / "x.bin")
+    lock.release()
+
+
+def test_a_server_that_is_not_there_is_not_waited_for(tmp_path: Path) -> None:
+    with Client("http://127.0.0.1:1") as client:
+        with pytest.raises(NoAnswer):
+            client.download(an_artifact(CONTENT), tmp_path / "x.bin")
+        (tmp_path / "a.png").write_bytes(b"x")
+        with pytest.raises(NoAnswer):
+            client.upload("dst_1", [tmp_path / "a.png"])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_an_upload_that_broke_off_is_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "POLL_SECONDS", 0.01)
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"x" * 100)
+    monkeypatch.setattr(uploads, "FILES_A_REQUEST", 1)
+    sent = {"items": [], "dataset": {"id": "dst_1"}}
+    answers = iter([(200, sent), (0, {}), (503, {}), (200, sent)])
+    told: list[tuple[int, int]] = []
+    with answering(lambda _: next(answers)) as url, Client(url) as client:
+        client.upload("dst_1", [tmp_path], tell=lambda *how: told.append(how))
+    assert told[-1] == (200, 200)
+    assert next(answers, None) is None
 
 
 def test_refused_download_carries_the_problem(tmp_path: Path) -> None:

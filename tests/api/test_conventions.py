@@ -2,18 +2,23 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import anyio
+import jsonschema_rs
 import pytest
 from fastapi.testclient import TestClient
 
 from api.codes import CODES
+from api.examples import DISTILL, FINE_TUNE, GENERATE
 from api.main import create_app
+from core import bases, catalogue
 from core.config import Settings
 from core.errors import ServiceError
 from tests.api.conftest import Person, Server
@@ -206,6 +211,25 @@ def test_models_say_why_they_are_not_there(tmp_path: Path) -> None:
         assert (models["vega"]["available"], models["vega"]["why_not"]) == (True, None)
 
 
+def test_models_that_were_added_are_told_like_the_others(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    with TestClient(create_app(settings), base_url="http://localhost") as http:
+        server = Server(http, settings)
+        reader = server.person("read")
+        catalogue.add(
+            "my.pony", bases.NANO_SDXL, settings, print, velocity=True, licence="fair use"
+        )
+        *_, model = reader.get("/v1/models").json()["items"]
+        assert "stillroom models add my.pony PATH" in model.pop("why_not")
+        assert model == {
+            "id": "my.pony", "layout": "sdxl", "parameters": 7_402_292, "native_size": 64,
+            "prediction_type": "v_prediction", "licence": "fair use", "available": False,
+        }  # fmt: skip
+        server.worker("my.pony")
+        *_, model = reader.get("/v1/models").json()["items"]
+        assert (model["available"], model["why_not"]) == (True, None)
+
+
 def test_a_restart_keeps_the_admin_key(tmp_path: Path) -> None:
     keys = set()
     for _ in range(2):
@@ -252,8 +276,43 @@ def test_the_description_is_whole(server: Server) -> None:
     assert (rank["minimum"], rank["maximum"], rank["default"]) == (1, 256, 8)
 
 
+def bodies(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Each JSON that an operation takes or answers with."""
+    for part in (operation.get("requestBody", {}), *operation["responses"].values()):
+        for media_type, told in part.get("content", {}).items():
+            if media_type in ("application/json", PROBLEM):
+                yield told
+
+
+def test_every_example_is_as_its_schema_has_it(server: Server) -> None:
+    document = server.http.get("/openapi.json").json()
+    components = {"components": document["components"]}
+    names = []
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            names.append(operation["operationId"])
+            for told in bodies(operation):
+                shown = [told["example"]] if "example" in told else told["examples"].values()
+                assert shown, operation["operationId"]
+                for example in shown:
+                    value = example.get("value", example)
+                    jsonschema_rs.validate({**told["schema"], **components}, value)
+    assert len(names) == len(set(names))
+    assert all(name.isidentifier() for name in names)
+
+
+def test_the_examples_of_jobs_are_taken(ann: Person, server: Server) -> None:
+    """But for what their rows are called: those were never made."""
+    server.worker("ssd-1b", "sdxl")
+    for example in (FINE_TUNE, DISTILL, GENERATE):
+        named = set(re.findall(r"(?:dst|job)_\w+", str(example)))
+        refused = ann.post("/v1/jobs", example)
+        assert refused.status_code in (404, 422), refused.text
+        assert any(id in refused.json()["detail"] for id in named), refused.text
+
+
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND_LINE_ONLY = {"disk_full", "hash_mismatch"}
+COMMAND_LINE_ONLY = {"disk_full", "hash_mismatch", "not_a_base"}
 
 
 def kinds(root: type[ServiceError]) -> set[type[ServiceError]]:

@@ -3,15 +3,16 @@
 import io
 import json
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
 
+from api.picture_places import PLACES, PLACES_OF_OWNER
 from core.datasets import intake
 from tests.api.conftest import Person
 from tests.support import uploads
+from tests.support.server import wait_until
 
 RED, BLUE = uploads.picture(), uploads.picture(color=(0, 0, 255))
 
@@ -72,7 +73,13 @@ def test_images_are_listed_read_and_shown(ann: Person) -> None:
         "bytes": len(RED),
         "sha256": uploads.sha256(RED),
         "caption": None,
-        "problems": [],
+        "problems": [
+            {
+                "code": "small_picture",
+                "detail": "red.png has 64 x 48 pixels: a base of 1024 learns a side below 512 "
+                "blurred. Send a larger one where there is one.",
+            }
+        ],
     }
     pixels = ann.get(f"{path}/{blue['id']}")
     assert pixels.headers["Content-Type"] == "image/png"
@@ -158,10 +165,10 @@ def test_an_upload_without_files(ann: Person) -> None:
     assert (broken.status_code, broken.json()["code"]) == (400, "malformed_request")
 
 
-def test_pictures_at_work_leave_threads_to_others(
-    ann: Person, monkeypatch: pytest.MonkeyPatch
+def test_pictures_at_work_leave_threads_and_places_to_others(
+    ann: Person, bob: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fifty uploads that hang: more than there are threads."""
+    """Fifty uploads that hang: more than there are threads. Then somebody else comes."""
     dataset, go_on = ann.dataset(), threading.Event()
     at_work: list[int] = []
 
@@ -171,13 +178,14 @@ def test_pictures_at_work_leave_threads_to_others(
         return []
 
     monkeypatch.setattr(intake, "receive", hang)
-    with ThreadPoolExecutor(50) as people:
+    with ThreadPoolExecutor(59) as people:
         sent = [people.submit(ann.upload, dataset, ("red.png", RED)) for _ in range(50)]
         try:
-            while len(at_work) < 8:
-                time.sleep(0.01)
+            wait_until(lambda: len(at_work) == PLACES_OF_OWNER, 20, "her uploads have begun")
+            sent += [people.submit(bob.upload, bob.dataset(), ("red.png", RED)) for _ in range(9)]
+            wait_until(lambda: len(at_work) == PLACES, 20, "his have, too")
             assert ann.get(f"/v1/datasets/{dataset}").status_code == 200
-            assert len(at_work) == 8
+            assert len(at_work) == PLACES
         finally:
             go_on.set()
         assert {each.result().status_code for each in sent} == {201}

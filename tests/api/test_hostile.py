@@ -71,24 +71,39 @@ def test_thousands_of_fields_are_refused_as_one(
     assert "9999 fields" in refused.json()["detail"]
 
 
-@pytest.mark.parametrize("charset", ["undefined", "punycode"])
-def test_a_form_in_an_odd_charset_is_no_error_of_ours(ann: Person, charset: str) -> None:
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        ("charset=undefined", "UTF-8"),
+        ("charset=punycode", "UTF-8"),  # a megabyte of it takes Python minutes
+        (";" * 60_000, "60,032 characters"),  # and these half a second, each time they are read
+    ],
+)
+def test_how_a_form_calls_itself_is_not_believed(ann: Person, more: str, word: str) -> None:
     part = b'Content-Disposition: form-data; name="files"; filename="a"'
     refused = ann.call(
         "POST",
         f"/v1/datasets/{ann.dataset()}/images",
-        headers={"Content-Type": f"multipart/form-data; boundary=X; charset={charset}"},
+        headers={"Content-Type": f"multipart/form-data; boundary=X;{more}"},
         content=b"--X\r\n" + part + b"\r\n\r\na\r\n--X--",
     )
-    assert refused.status_code in (400, 422)
+    assert refused.status_code == 400
+    assert word in refused.json()["detail"]
+
+
+def test_a_list_without_end_is_one_mistake(ann: Person) -> None:
+    """Each of its numbers is wrong too, and was explained."""
+    refused = ann.distill(student={"layers": [11] * 100_000})
+    assert refused.status_code == 422
+    assert [each["pointer"] for each in refused.json()["errors"]] == ["/spec/student/layers"]
 
 
 @pytest.mark.parametrize("value", [0, "", []])
 def test_a_field_that_is_not_built_takes_no_other_nothing(ann: Person, value: object) -> None:
-    spec = {"base": "nano-ssd-1b", "prompt": "x", "image": value}
-    refused = ann.post("/v1/jobs", {"kind": "generate", "spec": spec})
+    spec = {"base": "nano-ssd-1b", "dataset": "dst_x", "buckets": value}
+    refused = ann.post("/v1/jobs", {"kind": "fine_tune", "spec": spec})
     assert refused.status_code == 422
-    assert "`image` is not available" in refused.json()["detail"]
+    assert "`buckets` is not available" in refused.json()["detail"]
 
 
 def test_numbers_beyond_any_column(ann: Person) -> None:

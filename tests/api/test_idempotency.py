@@ -1,5 +1,6 @@
 """A request that is sent again under its key makes nothing more."""
 
+import io
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
@@ -9,13 +10,16 @@ from httpx2 import Response
 from sqlalchemy import select, update
 
 from core.db.models import IdempotencyKey, now
+from core.ids import new_id
 from core.retention import Retention
 from tests.api.conftest import Person, Server
+from tests.support import loras, uploads
 
 DRAWING: dict[str, Any] = {
     "kind": "generate",
     "spec": {"base": "nano-ssd-1b", "prompt": "a red circle"},
 }
+LORA = loras.file_of(loras.spelt(loras.kohya_sgm, loras.unet_pairs(rank=2), 1))
 
 
 def send(
@@ -106,3 +110,75 @@ def test_keys_are_taken_away_after_a_day(ann: Person, server: Server) -> None:
     with server.database.read() as session:
         kept = select(IdempotencyKey.key).where(IdempotencyKey.owner == ann.owner)
         assert list(session.scalars(kept)) == ["young"]
+
+
+def upload(person: Person, path: str, key: str, field: str, *files: tuple[str, bytes]) -> Response:
+    sent = [(field, (name, io.BytesIO(content))) for name, content in files]
+    return person.post(path, files=sent, headers={"Idempotency-Key": key})
+
+
+def test_a_dataset_is_made_once(ann: Person) -> None:
+    body = {"name": "dog", "kind": "instance"}
+    first, again = (send(ann, "a key", body, "/v1/datasets") for _ in range(2))
+    assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
+    assert first.json()["id"] == again.json()["id"]
+    assert again.headers["Location"] == f"/v1/datasets/{first.json()['id']}"
+    other = send(ann, "a key", body | {"name": "cat"}, "/v1/datasets")
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
+    ann.call("DELETE", f"/v1/datasets/{first.json()['id']}")
+    assert send(ann, "a key", body, "/v1/datasets").status_code == 404, "it is gone, as it is now"
+
+
+def test_a_key_is_made_once_and_shown_once(admin: Person) -> None:
+    body = {"name": new_id("req"), "owner": "carol"}
+    first, again = (send(admin, body["name"], body, "/v1/keys") for _ in range(2))
+    assert first.json()["key"].startswith("stillroom_")
+    assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
+    assert again.json() == first.json() | {"key": None}
+    named = [key for key in admin.get("/v1/keys").json()["items"] if key["name"] == body["name"]]
+    assert len(named) == 1
+
+
+def test_pictures_under_a_key(ann: Person) -> None:
+    place = f"/v1/datasets/{ann.dataset()}/images"
+    dog, cat = uploads.picture(), uploads.picture(color=(0, 200, 0))
+    first, again = (upload(ann, place, "a key", "files", ("dog.png", dog)) for _ in range(2))
+    assert (first.status_code, "Idempotency-Replayed" in first.headers) == (201, False)
+    assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
+    assert first.json()["items"][0]["id"] == again.json()["items"][0]["id"]
+    other = upload(ann, place, "a key", "files", ("dog.png", cat))
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
+    assert len(ann.get(place).json()["items"]) == 1, "what was refused is not taken"
+
+
+def test_a_lora_under_a_key(ann: Person) -> None:
+    place, sent = "/v1/artifacts", ("dog.safetensors", LORA)
+    first, again = (upload(ann, place, "a key", "file", sent) for _ in range(2))
+    assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
+    assert first.json() == again.json()
+    other = upload(ann, place, "a key", "file", ("cat.safetensors", sent[1]))
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
+    ann.call("DELETE", f"{place}/{first.json()['id']}")
+    assert upload(ann, place, "a key", "file", sent).status_code == 404
+    assert ann.get(place).json()["items"] == []
+
+
+def test_uploads_under_a_key_after_a_day(ann: Person, server: Server) -> None:
+    place = f"/v1/datasets/{ann.dataset()}/images"
+    upload(ann, place, "a key", "files", ("dog.png", uploads.picture()))
+    grow_old(server, ann)
+    later = upload(ann, place, "a key", "files", ("cat.png", uploads.picture(color=(0, 200, 0))))
+    assert (later.status_code, "Idempotency-Replayed" in later.headers) == (201, False)
+
+
+def test_a_webhook_is_made_once_and_its_secret_shown_to_who_made_it(ann: Person) -> None:
+    body = {"url": "https://receiver.invalid/", "events": ["job.succeeded"]}
+    first, again = (send(ann, "a key", body, "/v1/webhooks") for _ in range(2))
+    assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
+    assert first.json() == again.json()
+    assert again.headers["Cache-Control"] == "no-store"
+    path = f"/v1/webhooks/{first.json()['id']}/test"
+    one, two = (send(ann, "a key", path=path) for _ in range(2))
+    assert (one.status_code, two.status_code) == (202, 202)
+    assert one.json()["id"] == two.json()["id"]
+    assert two.headers["Idempotency-Replayed"] == "true"

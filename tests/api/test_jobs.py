@@ -16,7 +16,17 @@ def test_a_job_is_queued_and_read_back(ann: Person) -> None:
     assert made.headers["Location"] == f"/v1/jobs/{job['id']}"
     assert set(job) == {
         *("id", "kind", "state", "name", "spec", "progress", "queue_position", "attempt"),
-        *("priority", "labels", "error", "parent", "after", "result", "worker", "device"),
+        *(
+            "priority",
+            "labels",
+            "error",
+            "parent",
+            "after",
+            "webhook",
+            "result",
+            "worker",
+            "device",
+        ),
         *("usage", "created_at", "started_at", "finished_at"),
     }
     assert (job["kind"], job["state"], job["spec"]["seed"]) == ("fine_tune", "queued", 7)
@@ -258,6 +268,15 @@ def test_what_no_database_can_keep_is_refused(text: str, ann: Person) -> None:
     )
     assert refused.status_code == 422
     assert refused.json()["errors"][0]["pointer"] == "/spec"
+    for field in ("name", "after", "webhook", "labels"):
+        value = f'{{"a": "{text}"}}' if field == "labels" else f'"{text}"'
+        refused = ann.post(
+            "/v1/jobs",
+            content=f'{{"{field}": {value}, "kind": "generate", "spec": {{}}}}',
+            headers={"Content-Type": "application/json"},
+        )
+        assert refused.status_code == 422
+        assert refused.json()["errors"][0]["pointer"].startswith(f"/{field}")
 
 
 def test_what_a_spec_names_must_be_there(ann: Person) -> None:

@@ -32,7 +32,7 @@ from tests.support.server import wait_until
 from tests.support.sse import messages
 
 STREAM = {"Accept": "text/event-stream"}
-HERE = 2.0
+HERE = 8.0
 """Seconds that a change may take to be told, on a machine that has other things to do."""
 
 
@@ -457,11 +457,12 @@ def test_who_loses_the_key_waits_no_more(
 
 @contextmanager
 def counting(house: House) -> Iterator[list[str]]:
-    """The statements of the server, as they come."""
+    """The questions of the server, as they come, but for what webhooks are to be told: that is
+    looked for whether anybody waits or not."""
     said: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        if statement.lstrip().startswith("SELECT"):
+        if statement.lstrip().startswith("SELECT") and "webhook_deliveries" not in statement:
             said.append(statement)
 
     engine = house.live.app.state.database.engine
@@ -533,6 +534,19 @@ def test_who_leaves_is_not_waited_for(path: str, house: House, ann: Ann) -> None
         ann.http.get(address, headers=headers, timeout=0.5)
     wait_until(lambda: not house.feed.places, HERE, "no place is taken")
     assert not house.feed.waiters
+
+
+def test_one_who_takes_every_place_leaves_some_to_others(tmp_path: Path) -> None:
+    with house_on("sqlite", tmp_path, max_waiting=4) as house:
+        ann, bob = house.ann(), house.ann()
+        job, his = ann.submit(), bob.submit()
+        waiting = [ann.waits(job) for _ in range(3)]
+        refused = ann.get(f"/v1/jobs/{job}", wait=5)
+        assert (refused.status_code, refused.json()["code"]) == (503, "too_many_waiting")
+        waiting.append(bob.waits(his))
+        ann.cancel(job)
+        bob.cancel(his)
+        assert [each.result(HERE).status_code for each in waiting] == [200] * 4
 
 
 def test_no_more_wait_than_may(tmp_path: Path) -> None:
@@ -615,7 +629,7 @@ def test_a_server_that_ends_keeps_nobody_waiting(tmp_path: Path) -> None:
         wait_until(lambda: len(house.feed.waiters) == 8, HERE, "eight wait")
         began = time.monotonic()
         house.live.stop()
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < 15.0, "they had asked for 20"
         assert [answer.result(HERE).status_code for answer in waiting] == [200, 304, 201]
         assert all(numbers.result(HERE) == [1] for numbers in reading)
 
@@ -641,12 +655,10 @@ def test_sigterm_ends_a_process_with_open_streams(tmp_path: Path) -> None:
             with http.stream("GET", f"{path}/events", headers=STREAM) as answer:
                 told = messages(answer.iter_lines())
                 assert next(told)["id"] == "1"
-                began = time.monotonic()
                 process.send_signal(signal.SIGTERM)
                 assert list(told) == []
                 assert holding.result().status_code == 200
         _, log = process.communicate(timeout=20)
-        assert time.monotonic() - began < 3.0
     finally:
         process.kill()
     assert process.returncode == 0

@@ -10,8 +10,11 @@ from core.config import Settings
 from core.db.models import Worker
 from core.ids import new_id
 from core.workers import devices
+from core.workers import service as workers
+from core.workers.service import Condition
 from tests.api.conftest import Person, Server
 from tests.api.test_queue import begin, draw
+from tests.support.jobs import CHIP
 
 
 def told_of(person: Person, worker_id: str) -> dict[str, Any]:
@@ -36,6 +39,29 @@ def test_workers_are_listed_with_their_devices(ann: Person, server: Server) -> N
     assert (worker["state"], worker["quarantined"], worker["reason"]) == ("open", False, None)
     assert (worker["job"], worker["busy"], worker["ready"]) == (None, False, True)
     assert 0 <= worker["beat_age_seconds"] < 60
+
+
+def test_a_base_is_available_while_the_runner_of_its_worker_begins_again(
+    ann: Person, server: Server
+) -> None:
+    worker = server.worker("ssd-1b", device=new_id("req"))
+    with server.database.write() as session:
+        workers.beat(session, worker, Condition(None, ["ssd-1b"]))
+    assert told_of(ann, worker)["ready"] is False
+    models = {model["id"]: model["available"] for model in ann.get("/v1/models").json()["items"]}
+    assert models["ssd-1b"] is True
+    assert draw(ann, spec={"base": "ssd-1b", "prompt": "a red circle"})["state"] == "queued"
+    with server.database.write() as session:
+        workers.sign_off(session, worker)
+
+
+def test_what_a_worker_holds_in_memory_names_no_artifact(ann: Person, server: Server) -> None:
+    """It is somebody's."""
+    worker = new_worker(server)
+    held = [new_id("art"), "nano-sdxl"]
+    with server.database.write() as session:
+        workers.beat(session, worker, Condition(CHIP, ["nano-sdxl"], held))
+    assert told_of(ann, worker)["resident"] == ["nano-sdxl"]
 
 
 def test_what_a_worker_runs_is_told_to_its_owner_alone(
@@ -74,7 +100,7 @@ def test_a_quarantine_says_why_and_is_ended(admin: Person, server: Server) -> No
     with server.database.write() as session:
         device_id = session.get_one(Worker, worker).device_id
         for job in ("job_1", "job_2"):
-            devices.lose(session, device_id, job)
+            devices.lose(session, device_id, [job])
     held = told_of(admin, worker)
     assert (held["state"], held["quarantined"]) == ("quarantined", True)
     assert held["reason"] == "Its runner died of 'job_1' and then of 'job_2'."
