@@ -12,6 +12,19 @@ from tests.support.telling import pytest_terminal_summary, tell
 
 __all__ = ["pytest_terminal_summary", "tell"]
 
+LONG = ("faults", "e2e", "core/training", "page", "core/nano")
+"""Folders whose files take a minute or more each."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: of two that run them, neither is left alone with one at the end."""
+    here = Path(__file__).parent
+
+    def is_short(item: pytest.Item) -> bool:
+        return not item.path.relative_to(here).as_posix().startswith(LONG)
+
+    items.sort(key=is_short)
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:

@@ -1,9 +1,12 @@
 """The house stands as drawn: imports flow one way, every room is under a rule, the API is light."""
 
+import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 TENSORS = {"torch", "diffusers", "peft", "transformers"}
@@ -53,3 +56,13 @@ def test_the_names_are_ours() -> None:
     for package in (api, core, worker):
         assert package.__file__
         assert Path(package.__file__).is_relative_to(ROOT)
+
+
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "core").rglob("*.md")]
+LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_within_the_house_lead_somewhere(document: Path) -> None:
+    for link in LINK.findall(document.read_text()):
+        assert (document.parent / link).exists(), link

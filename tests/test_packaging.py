@@ -3,12 +3,19 @@
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "api/page"
+
+
+def version() -> str:
+    """Ours, as pyproject.toml has it."""
+    return str(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"])
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +53,9 @@ def test_the_wheel_holds_the_packages_and_nothing_else(installed: Path) -> None:
     assert list((installed / "core/db/migrations/versions").glob("*.py"))
     assert (installed / "core/nano/weights/nano-sdxl/unet/config.json").is_file()
     assert {path.suffix for path in (installed / "api/docs").iterdir()} >= {".html", ".js", ".css"}
+    of_the_page = {path.relative_to(PAGE) for path in PAGE.rglob("*") if path.is_file()}
+    packed = installed / "api/page"
+    assert {path.relative_to(packed) for path in packed.rglob("*") if path.is_file()} == of_the_page
 
 
 def test_it_migrates_from_anywhere(installed: Path, tmp_path: Path) -> None:

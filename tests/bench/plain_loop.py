@@ -91,7 +91,7 @@ def train(spec: FineTuneSpec, components: Components, sources: Sequence[Source])
 
 
 def example(source: Source, number: int, spec: FineTuneSpec, side: int) -> Example:
-    (view,) = data.views(data.open_picture(source.path), number, spec, side)
+    (view,) = data.views(source.open(), number, spec, side)
     prompt = spec.instance_prompt or source.caption
     assert prompt, "each picture has words"
     return Example(latents.to_pixels(view.image), view.original_hw, view.crop_top_left, prompt)

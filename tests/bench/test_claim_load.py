@@ -22,7 +22,7 @@ from core.jobs.claim import claim, is_claimable, next_up
 from core.jobs.progress import progress_of
 from core.jobs.reaper import Reaper
 from core.jobs.standing import Standing
-from core.workers.service import lock_path
+from core.workers.host import lock_path
 from tests.support.backlog import churn, fill
 from tests.support.databases import postgres_database, sqlite_database
 from tests.support.jobs import BASES, register, submit
@@ -96,7 +96,7 @@ class Queue:
 
     def claim_if_any(self, worker: Worker) -> Job | None:
         with self.database.write() as session:
-            return claim(session, worker, BASES)
+            return next(iter(claim(session, worker, BASES)), None)
 
     def succeed(self, job: Job) -> None:
         with self.database.write() as session:

@@ -16,7 +16,10 @@ from api.demo import story, subject
 from core import bases
 from core.diffusion import components
 from core.diffusion.components import Components
-from core.inference import engine
+from core.files.digest import sha256_of
+from core.inference.engine import Engine
+from core.inference.lora_shelf import LoraShelf
+from core.inference.request import Lora, Progress, Request
 from core.nano.recipe import classifier, folder, judge
 from core.nano.recipe.captions import article
 from core.nano.recipe.classifier import Classifier
@@ -173,13 +176,25 @@ def drawn(
     base: Components, loras: list[tuple[Path, float]], prompts: list[str], out: Path
 ) -> list[Image.Image]:
     """A picture a prompt, each from a seed of its own."""
-    pictures = []
+    requests = []
     for number, prompt in enumerate(prompts):
-        spec = GenerateSpec(base=story.BASE, prompt=prompt, seed=100 + number, steps=judge.STEPS)
-        *_, last = engine.generate(spec, base, loras, out)
-        assert last.picture
-        pictures.append(Image.open(last.picture.path).convert("RGB"))
-    return pictures
+        spec = GenerateSpec(
+            base=story.BASE,
+            prompt=prompt,
+            seed=100 + number,
+            steps=judge.STEPS,
+            width=base.native_size,
+            height=base.native_size,
+        )
+        named = [Lora(path, sha256_of(path), weight) for path, weight in loras]
+        requests.append(Request(spec, named, out / str(number)))
+    told = Engine(base, LoraShelf(), lambda *_: 16).draw(requests)
+    paths = {
+        each.request: each.picture.path
+        for each in told
+        if isinstance(each, Progress) and each.picture
+    }
+    return [Image.open(paths[number]).convert("RGB") for number in range(len(prompts))]
 
 
 def class_score(

@@ -1,46 +1,24 @@
 """What the documents tell a reader to type works as it stands, but for the number of steps."""
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 
-from tests.support import pictures
+from api.client import Client
+from core.layouts import SDXL
+from tests.support import loras, pictures
+from tests.support.command_line import understand
+from tests.support.reader import ROOT, blocks, run, shell_for
 from tests.support.server import Server
-
-ROOT = Path(__file__).parents[2]
-
-
-def blocks(document: str, language: str) -> list[str]:
-    text = (ROOT / document).read_text()
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
 def environment(server: Server, tmp_path: Path) -> dict[str, str]:
-    """A reader's shell: pictures in ``pictures`` and, with captions, in ``captioned``; `stillroom`
-    on the path, our server's address."""
-    pictures.write(tmp_path / "pictures", 2)
-    for path in pictures.write(tmp_path / "captioned", 2):
-        path.with_suffix(".txt").write_text(f"a photo of {path.stem}")
-    return {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "STILLROOM_URL": server.url,
-        "STILLROOM_HOME": str(server.settings.root),
-        "OMP_NUM_THREADS": "1",
-    }
-
-
-def run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
-    ran = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
-    return ran.stdout
+    return shell_for(server, tmp_path)
 
 
 def test_the_readmes_first_lora(environment: dict[str, str], tmp_path: Path) -> None:
@@ -69,6 +47,14 @@ def test_the_readmes_queue(environment: dict[str, str], tmp_path: Path) -> None:
     assert "\tcpu\tany\topen\t" in told
 
 
+def test_the_readmes_lora_from_elsewhere(environment: dict[str, str], tmp_path: Path) -> None:
+    tensors = loras.spelt(loras.kohya_sgm, loras.unet_pairs(SDXL), 2)
+    (tmp_path / "robot.safetensors").write_bytes(loras.file_of(tensors))
+    script = blocks("README.md", "sh")[4]
+    run(["bash", "-euc", script], tmp_path, environment)
+    assert list((tmp_path / "drawn").glob("*.png"))
+
+
 def test_the_readmes_python(server: Server, environment: dict[str, str], tmp_path: Path) -> None:
     (script,) = blocks("README.md", "python")
     script = (
@@ -80,13 +66,35 @@ def test_the_readmes_python(server: Server, environment: dict[str, str], tmp_pat
     assert (tmp_path / "dog.safetensors").stat().st_size > 1000
 
 
+def test_own_data(environment: dict[str, str], client: Client, tmp_path: Path) -> None:
+    """The student that it ends with is taught in tests/faults/test_import.py."""
+    folder = tmp_path / "data" / "pets"
+    for path in pictures.write(folder, 2):
+        path.with_suffix(".txt").write_text(f"a photo of {path.stem}")
+    script = blocks("docs/own-data.md", "sh")[0].replace("/data", str(tmp_path / "data"))
+    told = run(["bash", "-euc", f"{script}\necho $dataset"], tmp_path, environment)
+    assert "holds\t2 pictures" in told
+    assert "0.png\t64x64\ta photo of 0" in told
+    spec = {"base": "nano-ssd-1b", "dataset": told.split()[-1], "method": "captioned", "steps": 1}
+    pictures.draw(9).save(folder / "1.png")
+    failed = client.wait(client.fine_tune(spec)["id"])
+    assert failed["error"]
+    assert failed["error"]["code"] == "picture_changed"
+    assert failed["error"]["detail"].startswith("1.png holds other bytes")
+    pictures.draw(1).save(folder / "1.png")
+    learnt = client.wait(client.fine_tune(spec)["id"])
+    assert learnt["state"] == "succeeded", learnt["error"]
+
+
 def test_core_as_a_library(environment: dict[str, str], tmp_path: Path) -> None:
     (script,) = blocks("CONTRIBUTING.md", "python")
     drawn = run([sys.executable, "-c", script], tmp_path, environment).splitlines()[-1]
     assert (tmp_path / drawn).is_file()
 
 
-@pytest.mark.parametrize("target", ["install", "demo", "serve", "check", "test", "bench", "fmt"])
+@pytest.mark.parametrize(
+    "target", ["install", "demo", "serve", "check", "test", "bench", "screenshots", "fmt"]
+)
 def test_the_makefile_has_what_the_documents_name(target: str) -> None:
     ran = subprocess.run(
         ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False
@@ -95,10 +103,10 @@ def test_the_makefile_has_what_the_documents_name(target: str) -> None:
 
 
 def test_every_verb_that_the_documents_name_exists() -> None:
-    text = (ROOT / "README.md").read_text() + (ROOT / "DECISIONS.md").read_text()
-    verbs = sorted(set(re.findall(r"stillroom ([a-z-]+(?: (?:create|pull|upload))?)", text)))
+    named = ("README.md", "DECISIONS.md", "docs/own-data.md")
+    text = "".join((ROOT / name).read_text() for name in named)
+    verbs = sorted(set(re.findall(r"stillroom ([a-z-]+(?: (?:create|pull|upload|import))?)", text)))
     assert len(verbs) > 8
     for verb in verbs:
-        command = [sys.executable, "-m", "api.cli", *verb.split(), "--help"]
-        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, f"stillroom {verb}: {ran.stderr}"
+        with pytest.raises(typer.Exit):  # what --help ends with
+            understand([*verb.split(), "--help"])

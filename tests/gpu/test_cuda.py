@@ -15,7 +15,9 @@ from core.diffusion import components
 from core.diffusion.components import Components
 from core.diffusion.lora import Lora
 from core.footprints import footprint
-from core.inference import engine
+from core.inference.engine import Engine
+from core.inference.lora_shelf import LoraShelf
+from core.inference.request import Progress, Request
 from core.layouts import SDXL, SSD_1B, Layout
 from core.specs import DistillSpec, FineTuneSpec, GenerateSpec, LoraSpec
 from core.training import distill, fine_tune, memory
@@ -62,10 +64,14 @@ def test_deterministic_runs_are_bit_equal(on_card: Components, tmp_path: Path) -
 
 
 def test_the_same_request_gives_the_same_bytes(on_card: Components, tmp_path: Path) -> None:
-    spec = GenerateSpec(base="nano-ssd-1b", prompt="a red circle", steps=4, seed=2)
+    spec = GenerateSpec(
+        base="nano-ssd-1b", prompt="a red circle", steps=4, seed=2, width=64, height=64
+    )
     drawn = []
     for folder in ("first", "second"):
-        *_, last = engine.generate(spec, on_card, [], tmp_path / folder)
+        drawing = Engine(on_card, LoraShelf(), lambda *_: 4)
+        *_, last = drawing.draw([Request(spec, [], tmp_path / folder)])
+        assert isinstance(last, Progress)
         assert last.picture
         drawn.append(last.picture.path.read_bytes())
     assert drawn[0] == drawn[1]
