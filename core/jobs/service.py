@@ -79,6 +79,12 @@ def submit(
         progress=progress_of(0, admitted.steps, message="waiting" if waits else "queued"),
         last_seq=1,
     )
+    _enter(session, job, inputs)
+    return job
+
+
+def _enter(session: Session, job: Job, inputs: set[tuple[str, str]]) -> None:
+    """Into the queue, with the first line of its story and the names of what it needs."""
     lanes.enter(session, job)
     session.add(job)
     session.flush()
@@ -87,7 +93,6 @@ def submit(
         JobInput(job_id=job.id, kind=kind, input_id=input_id) for kind, input_id in inputs
     )
     outbox.ring(session, job)
-    return job
 
 
 def _batch_of(admitted: Admitted) -> dict[str, Any]:
