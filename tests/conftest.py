@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from core.config import Settings
@@ -14,6 +15,11 @@ __all__ = ["pytest_terminal_summary", "tell"]
 
 LONG = ("faults", "e2e", "core/training", "page", "core/nano")
 """Folders whose files take a minute or more each."""
+
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")  # other tests have the processors, too
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -222,17 +222,20 @@ def test_submitted_job_is_queued_then_cancelled(client: Client, dataset: str) ->
     assert states == ["queued", "cancelled"]
 
 
-def test_an_end_is_noticed_at_once_and_asked_for_once(live: Live, client: Client) -> None:
+def test_an_end_is_noticed_at_once_and_asked_for_once(
+    live: Live, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "WAIT_SECONDS", 30)  # by which it would be, else
     job = client.generate({"base": BASE, "prompt": "a robot"})
     looks = client.watch(job["id"])
     assert next(looks)[0]["state"] == "queued"
     with ThreadPoolExecutor(1) as pool:
         looking = pool.submit(list, looks)
-        wait_until(lambda: bool(live.app.state.feed.waiters), 2, "the client waits")
+        wait_until(lambda: bool(live.app.state.feed.waiters), 20, "the client waits")
         client.cancel(job["id"])
         cancelled = time.monotonic()
         ((ended, news),) = looking.result()
-    assert time.monotonic() - cancelled < 1
+    assert time.monotonic() - cancelled < 15
     assert ended["state"] == news[-1]["data"]["state"] == "cancelled"
 
 

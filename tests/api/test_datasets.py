@@ -174,7 +174,7 @@ def test_pictures_at_work_leave_threads_and_places_to_others(
 
     def hang(*_: object, **__: object) -> list[object]:
         at_work.append(1)
-        assert go_on.wait(20)
+        assert go_on.wait(120)
         return []
 
     monkeypatch.setattr(intake, "receive", hang)

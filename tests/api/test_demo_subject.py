@@ -89,7 +89,7 @@ def test_server_that_never_is_ready_is_ended(
     pid = tmp_path / "pid"
     idle = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     monkeypatch.setattr(launch, "command", lambda *_: [sys.executable, "-c", idle])
-    monkeypatch.setattr(server, "START_SECONDS", 0.5)
+    monkeypatch.setattr(server, "START_SECONDS", 3)
     with pytest.raises(ServerTrouble, match="not ready"):
         _serve(tmp_path)
     with pytest.raises(ProcessLookupError):

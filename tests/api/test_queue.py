@@ -87,7 +87,7 @@ def test_another_owners_job_is_no_parent(ann: Person, bob: Person) -> None:
 def test_a_deadline_ends_what_nobody_began(ann: Person) -> None:
     job = draw(ann, deadline_seconds=0.2)
     path = f"/v1/jobs/{job['id']}"
-    wait_until(lambda: ann.get(path).json()["state"] == "expired", 10, "the reaper saw it")
+    wait_until(lambda: ann.get(path).json()["state"] == "expired", 60, "the reaper saw it")
     expired = ann.get(path).json()
     assert expired["error"]["code"] == "deadline_passed"
     assert expired["queue_position"] is None

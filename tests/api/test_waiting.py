@@ -19,6 +19,7 @@ from sqlalchemy import create_engine, delete, event, text
 
 from api import events, stream
 from api.events import Feed
+from core import retention
 from core.db.engine import Database
 from core.db.models import Event, Key
 from core.jobs import service as jobs
@@ -32,7 +33,7 @@ from tests.support.server import wait_until
 from tests.support.sse import messages
 
 STREAM = {"Accept": "text/event-stream"}
-HERE = 8.0
+HERE = 20.0
 """Seconds that a change may take to be told, on a machine that has other things to do."""
 
 
@@ -93,7 +94,7 @@ class Ann:
     def waits(self, job_id: str, **how: Any) -> "Future[httpx.Response]":
         """Begins to, and is known to the server to do so when this returns."""
         before = len(self.house.feed.waiters)
-        answer = self.house.pool.submit(self.get, f"/v1/jobs/{job_id}", **{"wait": 20} | how)
+        answer = self.house.pool.submit(self.get, f"/v1/jobs/{job_id}", **{"wait": 30} | how)
         wait_until(
             lambda: len(self.house.feed.waiters) > before or answer.done(), HERE, "somebody waits"
         )
@@ -117,6 +118,7 @@ class Ann:
 @contextmanager
 def house_on(kind: str, home: Path, **settings: Any) -> Iterator[House]:
     with ExitStack() as stack:
+        stack.enter_context(pytest.MonkeyPatch.context()).setattr(retention, "LOOK_SECONDS", 3600)
         if kind == "postgresql":
             url = stack.enter_context(postgres_database()).engine.url
             settings["database_url"] = url.render_as_string(hide_password=False)
@@ -178,8 +180,8 @@ def test_what_has_ended_is_not_waited_for(ann: Ann) -> None:
     job = ann.submit()
     ann.cancel(job)
     began = time.monotonic()
-    assert ann.get(f"/v1/jobs/{job}", wait=20).json()["state"] == "cancelled"
-    assert ann.get(f"/v1/jobs/{job}", wait=20, tag=ann.tag(job)).status_code == 304
+    assert ann.get(f"/v1/jobs/{job}", wait=30).json()["state"] == "cancelled"
+    assert ann.get(f"/v1/jobs/{job}", wait=30, tag=ann.tag(job)).status_code == 304
     assert time.monotonic() - began < HERE
 
 
@@ -204,7 +206,7 @@ def test_a_change_is_told_at_once(ann: Ann) -> None:
 def test_one_who_knows_less_is_told_without_waiting(ann: Ann) -> None:
     job = ann.submit()
     began = time.monotonic()
-    assert ann.get(f"/v1/jobs/{job}", tag='"other"', wait=20).status_code == 200
+    assert ann.get(f"/v1/jobs/{job}", tag='"other"', wait=30).status_code == 200
     assert time.monotonic() - began < HERE
 
 
@@ -225,7 +227,7 @@ def test_without_a_tag_the_end_is_waited_for(ann: Ann) -> None:
     ann.cancel(job)
     answer = waiting.result(HERE)
     assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
-    assert ann.get(f"/v1/jobs/{job}", wait=20).json()["state"] == "cancelled"
+    assert ann.get(f"/v1/jobs/{job}", wait=30).json()["state"] == "cancelled"
 
 
 def test_an_end_that_does_not_come_is_waited_for_so_long(ann: Ann) -> None:
@@ -241,11 +243,11 @@ def test_an_end_that_does_not_come_is_waited_for_so_long(ann: Ann) -> None:
 def test_only_the_owner_waits(house: House, ann: Ann) -> None:
     job = ann.submit()
     bob = house.ann()
-    assert bob.get(f"/v1/jobs/{job}", wait=20).status_code == 404
-    assert bob.get(f"/v1/jobs/{job}", wait=20, tag=ann.tag(job)).status_code == 404
+    assert bob.get(f"/v1/jobs/{job}", wait=30).status_code == 404
+    assert bob.get(f"/v1/jobs/{job}", wait=30, tag=ann.tag(job)).status_code == 404
     path = f"/v1/jobs/{job}/events"
     assert bob.http.get(path, headers=bob.headers(**STREAM)).status_code == 404
-    assert bob.get("/v1/jobs/job_nothing", wait=20).status_code == 404
+    assert bob.get("/v1/jobs/job_nothing", wait=30).status_code == 404
 
 
 # Prefer
@@ -258,13 +260,13 @@ def post(ann: Ann, *prefer: str) -> httpx.Response:
 
 
 def test_a_submission_may_prefer_to_wait_for_the_end(house: House, ann: Ann) -> None:
-    waiting = house.pool.submit(post, ann, "wait=20")
+    waiting = house.pool.submit(post, ann, "wait=30")
     wait_until(lambda: bool(house.feed.waiters), HERE, "the submission waits")
     (job,) = ann.get("/v1/jobs").json()["items"]
     ann.cancel(job["id"])
     answer = waiting.result(HERE)
     assert (answer.status_code, answer.json()["state"]) == (201, "cancelled")
-    assert answer.headers["Preference-Applied"] == "wait=20"
+    assert answer.headers["Preference-Applied"] == "wait=30"
     assert answer.headers["Location"] == f"/v1/jobs/{job['id']}"
 
 
@@ -481,14 +483,17 @@ def test_fifty_who_wait_cost_as_much_as_one(house: House, ann: Ann) -> None:
     wait_until(lambda: len(house.feed.waiters) == 50, HERE, "fifty wait")
     time.sleep(0.3)  # each was looked at once
     with counting(house) as said:
+        began = time.monotonic()
         time.sleep(1.0)
-        ticks = 1.0 / events.TICK_SECONDS
-        assert len(said) <= ticks + 2, said  # and the look at their keys
         quiet = len(said)
+        ticks = (time.monotonic() - began) / events.TICK_SECONDS
+        assert quiet <= ticks + 2, said  # and the look at their keys
+        began = time.monotonic()
         ann.tell(job)
         assert all(answer.result(HERE).status_code == 200 for answer in waiting)
         time.sleep(0.5)
-        assert len(said) - quiet <= 9, said[quiet:]  # three ticks, and its place in the queue
+        ticks = (time.monotonic() - began) / events.TICK_SECONDS
+        assert len(said) - quiet <= ticks + 7, said[quiet:]  # and its place in the queue
     ann.cancel(job)
     assert all(numbers.result(HERE) == [1, 2, 3] for numbers in reading)
 
@@ -565,7 +570,7 @@ def test_no_more_wait_than_may(tmp_path: Path) -> None:
                 assert (refused.status_code, refused.json()["code"]) == (503, "too_many_waiting")
                 assert refused.headers["Retry-After"] == "5"
             assert ann.get(f"/v1/jobs/{job}").status_code == 200
-            assert post(ann, "wait=20").status_code == 201  # queued is queued
+            assert post(ann, "wait=30").status_code == 201  # queued is queued
             ann.cancel(job)
             list(told)
         assert waiting.result(HERE).status_code == 200
@@ -608,7 +613,7 @@ def test_a_database_that_is_away_is_waited_for(
         wait_until(lambda: len(house.feed.waiters) == 2, HERE, "two wait")
         with away(house):
             time.sleep(1.0)
-            assert ann.get(f"/v1/jobs/{job}", wait=20).status_code == 503
+            assert ann.get(f"/v1/jobs/{job}", wait=30).status_code == 503
             assert not waiting.done()
             assert not reading.done()
         told = [each for each in caplog.records if "the feed cannot look" in each.getMessage()]
@@ -624,12 +629,12 @@ def test_a_server_that_ends_keeps_nobody_waiting(tmp_path: Path) -> None:
         ann = house.ann()
         job = ann.submit()
         tag = ann.tag(job)
-        waiting = [ann.waits(job), ann.waits(job, tag=tag), house.pool.submit(post, ann, "wait=20")]
+        waiting = [ann.waits(job), ann.waits(job, tag=tag), house.pool.submit(post, ann, "wait=30")]
         reading = [house.pool.submit(ann.numbers, job) for _ in range(5)]
         wait_until(lambda: len(house.feed.waiters) == 8, HERE, "eight wait")
         began = time.monotonic()
         house.live.stop()
-        assert time.monotonic() - began < 15.0, "they had asked for 20"
+        assert time.monotonic() - began < HERE, "they had asked for 30"
         assert [answer.result(HERE).status_code for answer in waiting] == [200, 304, 201]
         assert all(numbers.result(HERE) == [1] for numbers in reading)
 
@@ -658,7 +663,7 @@ def test_sigterm_ends_a_process_with_open_streams(tmp_path: Path) -> None:
                 process.send_signal(signal.SIGTERM)
                 assert list(told) == []
                 assert holding.result().status_code == 200
-        _, log = process.communicate(timeout=20)
+        _, log = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 0

@@ -30,7 +30,7 @@ def test_the_child_of_a_killed_parent_ends() -> None:
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
-    wait_until(lambda: not is_running(child), 5, "the child has ended")
+    wait_until(lambda: not is_running(child), 60, "the child has ended")
 
 
 def test_a_process_that_names_no_parent_is_left_alone() -> None:

@@ -178,7 +178,7 @@ def test_redis_answers_to_its_password_alone_and_keeps_nothing(bell_port: int) -
         except redis.ConnectionError:
             return False
 
-    wait_until(answers, 10, "Redis answers")
+    wait_until(answers, 60, "Redis answers")
     with pytest.raises(redis.AuthenticationError):
         ping(None)
     with redis.Redis(port=bell_port, password=WRITTEN["REDIS_PASSWORD"]) as client:

@@ -19,7 +19,7 @@ from core.inference.request import Progress, Request
 from core.specs import GenerateSpec
 from tests.support.nano import NUMPY_COPY, lora_file, nano_folders, nano_ssd_1b
 from tests.support.psnr import psnr_db
-from tests.support.server import Server, running
+from tests.support.server import Server, running, wait_until
 
 __all__ = ["nano_folders", "nano_ssd_1b"]
 pytestmark = NUMPY_COPY
@@ -60,20 +60,31 @@ def alone(components: Components, spec: dict[str, Any], folder: Path) -> Path:
 def test_what_is_warm_is_there_before_the_first_request(server: Server, client: Client) -> None:
     (worker,) = client.list_workers()
     assert worker["resident"] == ["nano-ssd-1b"]
-    assert "'nowhere' of STILLROOM_WARM is not on this disk" in server.log()
+    said = "'nowhere' of STILLROOM_WARM is not on this disk"
+    wait_until(lambda: said in server.log(), 30, "what is not there is named")
+
+
+def keep_busy(client: Client) -> str:
+    """A drawing that is under way, for some seconds more; its id."""
+    job = client.generate(spec_of(steps=150, images=4))
+    for now, _ in client.watch(job["id"]):
+        if now["state"] == "running":
+            break
+    return job["id"]
 
 
 def test_those_who_wait_together_are_drawn_together_and_get_what_is_theirs(
     client: Client, nano_ssd_1b: Components, tmp_path: Path
 ) -> None:
-    busy = client.generate(spec_of(steps=60))  # all others are waiting when it ends
+    busy = keep_busy(client)
     specs = [
         spec_of(prompt=f"a {colour} circle", seed=seed)
         for seed, colour in enumerate(("red", "blue", "green", "black", "white", "gold"))
     ]
     with ThreadPoolExecutor(6) as pool:
         jobs = list(pool.map(lambda spec: client.generate(spec)["id"], specs))
-    client.wait(busy["id"])
+    assert client.job(busy)["state"] == "running", "all others are waiting when it ends"
+    client.wait(busy)
     batches = set()
     for job_id, spec in zip(jobs, specs, strict=True):
         job = client.wait(job_id)
@@ -88,9 +99,10 @@ def test_those_who_wait_together_are_drawn_together_and_get_what_is_theirs(
 
 
 def test_one_of_a_batch_is_cancelled_and_the_others_go_on(client: Client) -> None:
-    busy = client.generate(spec_of(steps=40))
-    jobs = [client.generate(spec_of(steps=100, seed=seed))["id"] for seed in range(3)]
-    client.wait(busy["id"])
+    busy = keep_busy(client)
+    long = [spec_of(steps=150, seed=seed) for seed in range(3)]
+    jobs = [client.generate(spec)["id"] for spec in long]
+    client.wait(busy)
     for job, _ in client.watch(jobs[1]):
         if job["progress"]["step"] > 0:
             break

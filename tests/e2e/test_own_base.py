@@ -45,7 +45,7 @@ def own(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
     file.unlink()  # it is not needed any more
     added(server, STUDENT, bases.NANO_SSD_1B)
     with server.client() as client:
-        wait_until(lambda: {TEACHER, STUDENT} <= available(client), 10, "workers tell of them")
+        wait_until(lambda: {TEACHER, STUDENT} <= available(client), 60, "workers tell of them")
     yield
     for name in (TEACHER, STUDENT):
         assert stillroom(server, "remove", name).returncode == 0
@@ -121,7 +121,7 @@ def test_a_base_of_velocity_draws_otherwise_and_learns(
 ) -> None:
     ran = stillroom(server, "add", "velocity", str(bases.NANO_SSD_1B), "--v-prediction")
     assert ran.returncode == 0, ran.stderr
-    wait_until(lambda: "velocity" in available(client), 10, "a worker tells of it")
+    wait_until(lambda: "velocity" in available(client), 60, "a worker tells of it")
     drawn = [picture(client, tmp_path, base=base) for base in ("velocity", "nano-ssd-1b")]
     assert (drawn[0] != drawn[1]).any()
     spec = {"base": "velocity", "dataset": dataset, "instance_prompt": PROMPT, "steps": 2}
@@ -140,6 +140,6 @@ def test_a_base_of_velocity_draws_otherwise_and_learns(
     assert not list(server.settings.added_path.glob("velocity*"))
     # the name comes to mean other weights, under a runner that has the old ones loaded
     added(server, "velocity", bases.NANO_SSD_1B)
-    wait_until(lambda: "velocity" in available(client), 10, "a worker tells of it")
+    wait_until(lambda: "velocity" in available(client), 60, "a worker tells of it")
     assert (picture(client, tmp_path, base="velocity") == drawn[1]).all()
     assert stillroom(server, "remove", "velocity").returncode == 0

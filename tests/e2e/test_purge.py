@@ -88,6 +88,7 @@ def test_nothing_is_left_of_a_picture(server: Server, tmp_path: Path) -> None:
         dataset = client.create_dataset("dog")["id"]
         client.upload(dataset, sent)
         made = train(client, dataset)
+        wait_until(lambda: not files_of(home / "scratch"), 60, "the worker has tidied up")
         marks = {str(path): marks_of(path) for path in [*sent, *derived(home)]}
         assert {path.relative_to(home).parts[0] for path in derived(home)} == ROOMS
         assert {told.split(" in ")[0] for told in left(home, marks)} == {*marks}

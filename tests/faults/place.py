@@ -24,6 +24,7 @@ from tests.support.light_runner import CHECKPOINT_EVERY, digest_after
 from tests.support.redis import redis_server
 from tests.support.server import (
     LIGHT,
+    SILENT,
     Server,
     children_of,
     command_of,
@@ -139,7 +140,7 @@ def check_digests(database: Database, store: Store) -> None:
 def embedded(
     home: Path, devices: str = "cpu,cpu", supervisor: str = LIGHT, **environment: str
 ) -> Iterator[Place]:
-    with running(home, supervisor, STILLROOM_DEVICES=devices, **environment) as server:
+    with running(home, supervisor, STILLROOM_DEVICES=devices, **SILENT | environment) as server:
         database = Database.of(server.settings)
         with no_orphans(server), place_of(server, database) as place:
             yield place
@@ -155,7 +156,9 @@ def rack(home: Path, devices: str = "cpu,cpu", **environment: str) -> Iterator[P
             "STILLROOM_BROKER_URL": broker_url,
         }
         with (
-            running(home, LIGHT, STILLROOM_DEVICES=devices, **urls, **environment) as server,
+            running(
+                home, LIGHT, STILLROOM_DEVICES=devices, **urls, **SILENT | environment
+            ) as server,
             no_orphans(server),
             place_of(server, database, broker_url) as place,
         ):
@@ -199,7 +202,7 @@ def no_orphans(server: Server) -> Iterator[None]:
     yield
     everyone = descendants_of(server.process.pid)
     assert server.end() == 0
-    wait_until(lambda: not any(map(is_running, everyone)), 5.0, "nobody is left")
+    wait_until(lambda: not any(map(is_running, everyone)), 30, "nobody is left")
 
 
 def hears_the_bell(place: Place, done: list[str]) -> bool:

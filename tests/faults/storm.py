@@ -23,7 +23,7 @@ from core.errors import Unavailable
 from core.jobs.states import TERMINAL
 from core.workers import devices
 from tests.faults.place import Place, somebody_can_write
-from tests.support.server import QUICK, children_of
+from tests.support.server import SILENT, children_of
 
 FREEZE_SECONDS = 5.0
 """Longer than the lease of tests."""
@@ -112,14 +112,16 @@ class Storm:
         began = time.monotonic()
 
         def hidden_seconds() -> float:
-            lease_seconds = float(QUICK["STILLROOM_LEASE_SECONDS"])
+            lease_seconds = float(SILENT["STILLROOM_LEASE_SECONDS"])
             return lease_seconds if somebody_can_write(self.database) else FREEZE_SECONDS
 
-        self._strike(
-            "freeze_worker", worker, lambda: os.kill(worker.pid, signal.SIGSTOP), hidden_seconds
-        )
-        time.sleep(began + FREEZE_SECONDS - time.monotonic())
-        os.kill(worker.pid, signal.SIGCONT)
+        try:
+            self._strike(
+                "freeze_worker", worker, lambda: os.kill(worker.pid, signal.SIGSTOP), hidden_seconds
+            )
+            time.sleep(max(0.0, began + FREEZE_SECONDS - time.monotonic()))
+        finally:
+            os.kill(worker.pid, signal.SIGCONT)
 
     def flush_broker(self) -> None:
         with redis.Redis.from_url(self.broker_url) as broker:

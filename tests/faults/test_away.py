@@ -20,9 +20,9 @@ from tests.faults.place import hears_the_bell, no_orphans, place_of
 from tests.support.databases import postgres_database
 from tests.support.proxy import proxy_to
 from tests.support.redis import redis_server, socket_of
-from tests.support.server import LIGHT, running
+from tests.support.server import LIGHT, SILENT, running
 
-LEASE_SECONDS = 3.0
+LEASE_SECONDS = float(SILENT["STILLROOM_LEASE_SECONDS"])
 
 
 @contextmanager
@@ -44,7 +44,9 @@ def test_a_database_that_is_down_for_longer_than_a_lease(tmp_path: Path) -> None
         urls = {"STILLROOM_DATABASE_URL": told, "STILLROOM_BROKER_URL": broker_url}
         database = Database(told)
         with (
-            running(tmp_path / "home", LIGHT, STILLROOM_DEVICES="cpu,cpu", **urls) as server,
+            running(
+                tmp_path / "home", LIGHT, STILLROOM_DEVICES="cpu,cpu", **SILENT, **urls
+            ) as server,
             place_of(server, database) as place,
         ):
             job = place.train(steps=150)
@@ -81,7 +83,7 @@ def test_a_host_that_is_cut_off_from_the_database(fault: str, tmp_path: Path) ->
         socket_file = Path(str(url.query["host"])) / ".s.PGSQL.5432"
         with (
             proxy_to(socket_file) as proxy,
-            running(home, LIGHT, STILLROOM_DEVICES="cpu=generate", **urls) as server,
+            running(home, LIGHT, STILLROOM_DEVICES="cpu=generate", **SILENT, **urls) as server,
             place_of(server, database) as place,
         ):
             through = url.set(host="127.0.0.1", port=proxy.port, query={})
@@ -123,7 +125,9 @@ def test_a_broker_behind_a_network_that_is_cut_or_swallows_all(tmp_path: Path) -
             "STILLROOM_BROKER_URL": f"redis://127.0.0.1:{proxy.port}/0",
         }
         with (
-            running(tmp_path / "home", LIGHT, STILLROOM_POLL_SECONDS="3", **urls) as server,
+            running(
+                tmp_path / "home", LIGHT, STILLROOM_POLL_SECONDS="3", **SILENT, **urls
+            ) as server,
             no_orphans(server),
             place_of(server, database, urls["STILLROOM_BROKER_URL"]) as place,
         ):

@@ -21,6 +21,9 @@ from tests.faults.place import Place, Where, embedded, freeze, hears_the_bell, r
 from tests.support.redis import redis_server
 from tests.support.server import children_of, descendants_of, is_running, kill, wait_until
 
+PATIENT = {"STILLROOM_LEASE_SECONDS": "60"}
+"""Where a job is given back for one reason only: a slow worker is no silent one."""
+
 
 @pytest.mark.parametrize("where", [embedded, pytest.param(rack, marks=pytest.mark.faults)])
 def test_a_worker_frozen_past_its_lease_wakes_up_and_writes_nothing(
@@ -28,13 +31,13 @@ def test_a_worker_frozen_past_its_lease_wakes_up_and_writes_nothing(
 ) -> None:
     """F4"""
     with where(tmp_path / "home", "cpu,cpu") as place:
-        job = place.train(steps=150)
+        job = place.train(steps=400)
         place.wait_for_step(job, 6)
         frozen = place.pid_of_worker_of(job)
         freeze(frozen, place.database)
-        place.wait_for(lambda: place.job(job).attempt == 2, "another worker has it", 20)
+        place.wait_for(lambda: place.job(job).attempt == 2, "another worker has it", 60)
         os.kill(frozen, signal.SIGCONT)
-        place.wait_for(lambda: not is_running(frozen), "the one that was given up has ended", 10)
+        place.wait_for(lambda: not is_running(frozen), "the one that was given up has ended", 60)
         place.wait_for_end(job)
         place.check(accepted=[job])
 
@@ -56,8 +59,8 @@ def test_a_second_signal_ends_everything_at_once(tmp_path: Path) -> None:
 
 def test_ctrl_c_reaches_the_whole_group_and_the_job_is_saved(tmp_path: Path) -> None:
     """F5: a terminal sends it to every process of the group, and only the supervisor may act."""
-    with embedded(tmp_path / "home", "cpu") as place:
-        job = place.train(steps=200)
+    with embedded(tmp_path / "home", "cpu", **PATIENT) as place:
+        job = place.train(steps=400)
         place.wait_for_step(job, 6)
         everyone = descendants_of(place.server.process.pid)
         os.killpg(place.server.process.pid, signal.SIGINT)
@@ -80,14 +83,14 @@ def test_a_broker_that_is_flushed_full_of_rubbish_or_away_costs_only_time(tmp_pa
                 for rubbish in (b"rubbish", b"{}", json.dumps({"body": "e30=", "headers": {}})):
                     # Rubbish may cost a worker its connection: the next is for when it is back.
                     place.wait_for(
-                        partial(broker.publish, f"/0.{LOOK}/{LOOK}", rubbish), "one hears it", 20
+                        partial(broker.publish, f"/0.{LOOK}/{LOOK}", rubbish), "one hears it", 60
                     )
             done.append(place.draw())
             place.wait_for_end(*done)
             broker.shutdown(nosave=True)
         began = time.monotonic()
         done += [place.draw(), place.draw()]
-        assert time.monotonic() - began < 5, "a client does not wait for the broker"
+        assert time.monotonic() - began < 15, "a client waits for the broker no ten seconds a job"
         place.wait_for_end(*done)
         with redis_server(tmp_path, port=int(place.broker_url.split(":")[2].partition("/")[0])):
             place.wait_for(lambda: hears_the_bell(place, done), "the new one is heard", 60)
@@ -101,7 +104,7 @@ def test_a_worker_begins_without_a_broker(tmp_path: Path) -> None:
             broker.shutdown(nosave=True)
         everyone = descendants_of(place.server.process.pid)
         assert place.server.end() == 0
-        wait_until(lambda: not any(map(is_running, everyone)), 5, "all have ended")
+        wait_until(lambda: not any(map(is_running, everyone)), 60, "all have ended")
         place.server.start_again()
         done = [place.draw()]
         place.wait_for_end(*done)
@@ -170,7 +173,7 @@ def test_a_job_that_harms_its_runner_harms_nobody_else(
 
 def test_a_device_that_kills_every_job_is_put_in_quarantine(tmp_path: Path) -> None:
     """F18, F20"""
-    quick = {"STILLROOM_RETRY_SECONDS": "[0.1]", "LIGHT_BROKEN_DEVICE": "cpu:2"}
+    quick = {"STILLROOM_RETRY_SECONDS": "[0.1]", "LIGHT_BROKEN_DEVICE": "cpu:2", **PATIENT}
     with embedded(tmp_path / "home", "cpu,cpu,cpu,cpu", **quick) as place:
         jobs: list[str] = []
 
@@ -207,7 +210,7 @@ def count_deaths(place: Place, jobs: list[str], device: str) -> int:
 
 def test_a_device_falls_off_the_bus(tmp_path: Path) -> None:
     """F20: CUDA's errors stick to a process; the job goes on in another one."""
-    with embedded(tmp_path / "home", "cpu", STILLROOM_RETRY_SECONDS="[0.1]") as place:
+    with embedded(tmp_path / "home", "cpu", STILLROOM_RETRY_SECONDS="[0.1]", **PATIENT) as place:
         job = place.draw("off the bus")
         place.wait_for_end(job)
         assert place.reasons(job) == ["runner_lost"]
@@ -241,7 +244,7 @@ def test_a_worker_of_another_revision_claims_nothing_and_says_so(tmp_path: Path)
         job = place.draw()
         refusals = ("cannot claim: The database", "the reaper cannot look: The database")
         place.wait_for(
-            lambda: all(said in place.server.log() for said in refusals), "it is said why", 10
+            lambda: all(said in place.server.log() for said in refusals), "it is said why", 60
         )
         with pytest.raises(ApiError, match="is of revision 9999, this process of") as refused:
             place.client.readyz()
@@ -254,8 +257,8 @@ def test_a_worker_of_another_revision_claims_nothing_and_says_so(tmp_path: Path)
 
 
 def test_a_device_that_is_drained_ends_its_job_and_takes_no_other(tmp_path: Path) -> None:
-    with embedded(tmp_path / "home", "cpu") as place:
-        running = place.train(steps=60)
+    with embedded(tmp_path / "home", "cpu", **PATIENT) as place:
+        running = place.train(steps=200)
         place.wait_for_step(running)
         (worker,) = place.client.list_workers()
         assert worker["job"] == running
@@ -274,8 +277,8 @@ def test_a_device_that_is_drained_ends_its_job_and_takes_no_other(tmp_path: Path
 @pytest.mark.parametrize("where", [embedded, pytest.param(rack, marks=pytest.mark.faults)])
 def test_a_picture_of_higher_priority_makes_a_training_yield(where: Where, tmp_path: Path) -> None:
     """At once, with a broker too: a busy worker hears the bell."""
-    with where(tmp_path / "home", "cpu", STILLROOM_POLL_SECONDS="60") as place:
-        training = place.train(steps=200)
+    with where(tmp_path / "home", "cpu", STILLROOM_POLL_SECONDS="60", **PATIENT) as place:
+        training = place.train(steps=400)
         place.wait_for_step(training, 6)
         picture = place.draw(priority=1)
         place.wait_for_end(picture)
@@ -349,7 +352,7 @@ def test_a_supervisor_that_is_killed_takes_all_along(tmp_path: Path) -> None:
         everyone = descendants_of(place.server.process.pid)
         kill(place.server.process.pid)
         place.server.process.wait()
-        place.wait_for(lambda: not any(map(is_running, everyone)), "nobody is left", 5)
+        place.wait_for(lambda: not any(map(is_running, everyone)), "nobody is left", 60)
         place.server.start_again()
         place.wait_for_end(job)
         place.check(accepted=[job])

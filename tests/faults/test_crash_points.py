@@ -51,7 +51,7 @@ def come_by_every_point(place: Place, mark: Path) -> None:
     place.wait_for(lambda: place.job(trained).state in ("paused", "succeeded"), "it is paused")
     if place.job(trained).state == "paused":
         insistently(place.client.resume, trained)
-    lost, unwanted, failing = place.train(steps=60), place.train(steps=500), place.draw("devour")
+    lost, unwanted, failing = place.train(steps=300), place.train(steps=500), place.draw("devour")
     place.wait_for_step(lost, 7)
     attempt = place.job(lost).attempt
     with suppress(NoResultFound, ValueError):  # it died by itself just now
@@ -61,7 +61,7 @@ def come_by_every_point(place: Place, mark: Path) -> None:
     insistently(place.client.cancel, unwanted)
     ended = [drawn, trained, lost, unwanted, failing, place.draw()]
     place.wait_for_end(*ended)
-    wait_until(mark.exists, 10, "a process died at the point")
+    wait_until(mark.exists, 60, "a process died at the point")
     place.check(accepted=ended, failed=[failing], cancelled=[unwanted])
 
 

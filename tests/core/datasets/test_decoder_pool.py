@@ -110,12 +110,16 @@ def test_a_child_that_is_killed_in_mid_picture_is_replaced(pool_of: MakePool) ->
     assert only_decoder(before) != pid  # which is no zombie either
 
 
-def test_a_child_that_hangs_is_ended_and_replaced(pool_of: MakePool) -> None:
-    before, pool = decoders(), pool_of(picture_seconds=1.5)
+def test_a_child_that_hangs_is_ended_and_replaced(
+    pool_of: MakePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, pool = decoders(), pool_of()
     clean(pool)
     pid = only_decoder(before)
     os.kill(pid, signal.SIGSTOP)
-    assert "takes longer than 1.5 seconds" in refusal(pool, SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "_seconds", 1.5)  # not while a child begins, which may take longer
+        assert "takes longer than 1.5 seconds" in refusal(pool, SMALL)
     assert clean(pool).width == 64
     assert only_decoder(before) != pid
 
@@ -132,7 +136,7 @@ def test_a_child_that_died_in_idleness_costs_no_picture(pool_of: MakePool) -> No
     clean(pool)
     pid = only_decoder(before)
     kill(pid)
-    wait_until(lambda: not is_running(pid), 5, "it is dead")
+    wait_until(lambda: not is_running(pid), 30, "it is dead")
     assert clean(pool).width == 64
     assert only_decoder(before) != pid
 
@@ -230,4 +234,4 @@ def test_a_child_outlives_who_asked_for_it_and_no_killed_parent(tmp_path: Path) 
         assert int(owner.stdout.readline()) == pid
         owner.kill()
         owner.wait()
-        wait_until(lambda: not is_running(pid), 5, "the child has ended")
+        wait_until(lambda: not is_running(pid), 60, "the child has ended")

@@ -37,19 +37,26 @@ class Listener:
         )
         consumer.consume()
 
-    def listen(self, seconds: float) -> list[str]:
+    def listen(self, count: int) -> list[str]:
+        """What came until there were ``count``, and what else comes right after."""
+        deadline = time.monotonic() + 30
+        while len(self.heard) < count and time.monotonic() < deadline:
+            self._drain()
+        self._drain()
+        return self.heard
+
+    def _drain(self) -> None:
         with suppress(TimeoutError):
             for _ in range(10):  # subscribing is an event too
-                self.connection.drain_events(timeout=seconds)
-        return self.heard
+                self.connection.drain_events(timeout=0.2)
 
 
 def test_every_worker_hears_one_ring(broker_url: str) -> None:
     workers = [Listener(broker_url), Listener(broker_url)]
-    assert [worker.listen(seconds=0.2) for worker in workers] == [[], []]
+    assert [worker.listen(0) for worker in workers] == [[], []]
     bell = BrokerBell(broker_url)
     bell.ring()
-    assert [worker.listen(seconds=1) for worker in workers] == [[LOOK], [LOOK]]
+    assert [worker.listen(1) for worker in workers] == [[LOOK], [LOOK]]
     for worker in workers:
         worker.connection.release()
     bell.close()
@@ -62,8 +69,8 @@ def test_a_broker_that_is_away_costs_nothing_and_is_logged(
     for _ in range(2):
         began, told = time.monotonic(), len(caplog.records)
         bell.ring()
-        assert time.monotonic() - began < 0.1
-        wait_until(lambda: len(caplog.records) > told, 10, "it is logged")  # noqa: B023  # at once
+        assert time.monotonic() - began < 1
+        wait_until(lambda: len(caplog.records) > told, 30, "it is logged")  # noqa: B023  # at once
         assert "workers will poll" in caplog.records[-1].message
     bell.close()
     bell._thread.join(10)
@@ -77,7 +84,7 @@ def test_a_broker_that_says_nothing_keeps_nobody_waiting() -> None:
         began = time.monotonic()
         for _ in range(20):
             bell.ring()
-        assert time.monotonic() - began < 0.1
+        assert time.monotonic() - began < 5, "it would wait for ten"
         bell.close()
 
 

@@ -43,12 +43,12 @@ def in_background(drain: Drain) -> threading.Thread:
 def running(drain: Drain, look: Callable[[Job], Job], job: Job) -> threading.Thread:
     """The drain's thread, once the job has taken a step."""
     thread = in_background(drain)
-    wait_until(lambda: look(job).progress["step"] > 0, 10, "it runs")
+    wait_until(lambda: look(job).progress["step"] > 0, 60, "it runs")
     return thread
 
 
 def attend_until_it_ends(drain: Drain, thread: threading.Thread) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while thread.is_alive():
         assert time.monotonic() < deadline, "it was not ended"
         drain.attend()

@@ -24,6 +24,7 @@ from tests.worker.drain.scene import (
     lines_of,
     running,
 )
+from worker import pace
 from worker.drain import Drain
 from worker.link import Link
 
@@ -37,7 +38,7 @@ def test_drawings_that_are_taken_together_end_each_for_itself(
 ) -> None:
     played = [play_together(script) for script in ("draw", "long", "fail", "draw")]
     thread = in_background(drain)
-    wait_until(lambda: look(played[1]).progress["step"] > 0, 10, "the long one runs")
+    wait_until(lambda: look(played[1]).progress["step"] > 0, 60, "the long one runs")
     assert sorted(drain.jobs) == sorted(job.id for job in played)
     drain.heed({played[1].id: "cancel"})
     thread.join()
@@ -78,7 +79,7 @@ def test_what_the_runner_says_of_one_of_a_batch_is_told_to_its_owner_alone(
 ) -> None:
     played = [play_together(script) for script in ("long", "long")]
     thread = in_background(drain)
-    wait_until(lambda: look(played[0]).progress["step"] > 0, 10, "the first one runs")
+    wait_until(lambda: look(played[0]).progress["step"] > 0, 60, "the first one runs")
     said = {"level": "error", "message": "a secret of the first", "job": played[0].id}
     drain.link.on_stderr(json.dumps(said))
     drain.link.on_stderr("nobody knows whose\n")
@@ -99,15 +100,19 @@ def test_what_was_drawn_in_company_measures_nothing(
 
 
 def test_of_a_batch_only_silence_about_all_is_a_hang(
-    drain: Drain, play_together: Play, look: Callable[[Job], Job]
+    drain: Drain,
+    play_together: Play,
+    look: Callable[[Job], Job],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The scripted runner sees to one after another: the second waits for the first."""
-    drain.settings = drain.settings.model_copy(update={"watchdog_seconds": 0.3})
+    monkeypatch.setattr(pace, "_BEFORE_A_STEP", 1)
+    drain.settings = drain.settings.model_copy(update={"watchdog_seconds": 2.0})
     played = [play_together(script) for script in ("long", "draw")]
     thread = in_background(drain)
-    wait_until(lambda: look(played[0]).progress["step"] > 0, 10, "the first one runs")
+    wait_until(lambda: look(played[0]).progress["step"] > 0, 60, "the first one runs")
     began = time.monotonic()
-    while time.monotonic() < began + 2.5:
+    while time.monotonic() < began + 3:
         drain.attend()
         time.sleep(0.02)
     assert [look(job).state for job in played] == ["running", "running"]
@@ -137,10 +142,10 @@ def test_a_cancel_that_is_not_heeded_ends_that_one_of_a_batch_alone(
         time.sleep(0.02)
     step = look(first).progress["step"]
     drain.attend()
-    wait_until(lambda: look(first).progress["step"] > step, 10, "it goes on")
+    wait_until(lambda: look(first).progress["step"] > step, 60, "it goes on")
     assert (look(first).state, look(first).attempt) == ("running", 1)
     drain.stop()
-    thread.join(10)
+    thread.join(60)
     assert (look(first).state, look(second).state) == ("queued", "cancelled")
     assert link._process is runner
 
@@ -188,9 +193,9 @@ def test_what_the_worker_meets_at_one_of_a_batch_ends_that_one_alone(
 
     monkeypatch.setattr(Store, "put_file", put)
     thread = in_background(drain)
-    wait_until(lambda: (look(bad).attempt, look(bad).state) == (1, state), 10, "it has ended")
+    wait_until(lambda: (look(bad).attempt, look(bad).state) == (1, state), 60, "it has ended")
     step = look(good).progress["step"]
-    wait_until(lambda: look(good).progress["step"] > step, 10, "the other goes on")
+    wait_until(lambda: look(good).progress["step"] > step, 60, "the other goes on")
     drain.stop()
-    thread.join(10)
+    thread.join(60)
     assert (look(good).losses, link._process) == (0, runner)

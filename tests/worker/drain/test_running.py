@@ -109,7 +109,7 @@ def test_an_attempt_that_lost_its_lease_ends_and_writes_nothing(
         Attempt(job.id, 1).give_back(session, "worker_lost")
     other = make.register(database, settings)
     taken = make.take(database, other)
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     again = look(job)
     assert (taken.id, again.state, again.attempt, again.worker_id) == (
