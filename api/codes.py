@@ -55,6 +55,7 @@ CODES: dict[str, str] = {
     "no_worker": "No worker is ready, or every device is held back.",
     # files of an upload
     "already_there": "The dataset holds the same bytes; the id is of that picture.",
+    "deleted_meanwhile": "It was there and was deleted during the upload. Send it again.",
     "not_an_image": "The content is not PNG, JPEG or WebP.",
     "unsupported_format": "A picture or document of another format.",
     "wrong_extension": "The name claims another format than the content has.",

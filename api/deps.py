@@ -117,6 +117,7 @@ async def _caller(
     return caller
 
 
+CallerDep = Annotated[Caller, Security(_caller)]
 ReaderDep = Annotated[Caller, Security(_caller, scopes=["read"])]
 WriterDep = Annotated[Caller, Security(_caller, scopes=["write"])]
 AdminDep = Annotated[Caller, Security(_caller, scopes=["admin"])]

@@ -179,12 +179,25 @@ def _refusal_of(request: Request, error: RequestValidationError) -> ServiceError
         return UnsupportedMediaType(
             f"The body came as {_shown(sent)}: send JSON, with Content-Type: application/json."
         )
-    payloads = {"body": error.body, "query": dict(request.query_params)}
     errors = [
-        _problem_of({**each, "loc": each["loc"][1:]}, payloads.get(each["loc"][0]), "")
+        _problem_of({**each, "loc": each["loc"][1:]}, _sent_there(request, error, each["loc"]), "")
         for each in error.errors()[:MAX_PROBLEMS]
     ]
     return _unprocessable(errors, len(error.errors()))
+
+
+def _sent_there(request: Request, error: RequestValidationError, loc: Sequence[Any]) -> object:
+    """What the part of the request holds that the first of ``loc`` names."""
+    match loc:
+        case ("body", *_):
+            return error.body
+        case ("query", *_):
+            return dict(request.query_params)
+        case ("path", *_):
+            return dict(request.path_params)
+        case (_, name, *_):  # a header, whose name may be written in any case
+            return {name: request.headers.get(name)}
+    return None
 
 
 def _on_http_exception(request: Request, error: Exception) -> JSONResponse:

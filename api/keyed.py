@@ -7,7 +7,7 @@ from typing import Annotated, BinaryIO
 
 from fastapi import Depends, Header, Request
 
-from api.deps import LoraUploadDep, UploadsDep, WriterDep
+from api.deps import CallerDep, LoraUploadDep, UploadsDep, WriterDep
 from core.files.digest import sha256_of_open
 from core.owners.idempotency import Request as KeyedRequest
 
@@ -32,12 +32,10 @@ def made(path: str, replayed: bool) -> dict[str, str]:
     return {"Location": path, **({REPLAYED: "true"} if replayed else {})}
 
 
-async def _document(request: Request, caller: WriterDep, key: Key = None) -> KeyedRequest | None:
-    """Of a body that is JSON, or empty."""
+async def _document(request: Request, caller: CallerDep, key: Key = None) -> KeyedRequest | None:
     if key is None:
         return None
-    sent = json.loads(await request.body() or b"null")
-    return _keyed(request, caller.owner, key, sent)
+    return _keyed(request, caller.owner, key, _meaning_of(await request.body()))
 
 
 def _files(
@@ -62,6 +60,14 @@ def _lora(
 KeyedDocumentDep = Annotated[KeyedRequest | None, Depends(_document)]
 KeyedFilesDep = Annotated[KeyedRequest | None, Depends(_files, scope="function")]
 KeyedLoraDep = Annotated[KeyedRequest | None, Depends(_lora, scope="function")]
+
+
+def _meaning_of(body: bytes) -> object:
+    """Of JSON, however it is spelt; of anything else, which whoever reads it refuses, its bytes."""
+    try:
+        return json.loads(body or b"null")
+    except (ValueError, RecursionError):
+        return body.hex()
 
 
 def _keyed(request: Request, owner: str, key: str, sent: object) -> KeyedRequest:

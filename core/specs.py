@@ -20,6 +20,8 @@ from pydantic import (
 HELD_OUT_FROM = 20
 HELD_OUT_SHARE = 0.05
 """Of so many pictures or more. Of fewer, all are learnt."""
+MAX_STEPS = 100_000
+"""That a training may take in all, extensions included."""
 MAX_SEED = 2**32 - 1
 """Seeds are unsigned 32 bit: what every program that reads our metadata can hold."""
 
@@ -97,7 +99,7 @@ class TrainingSpec(Spec):
 
     dataset: Id = Field(description="A dataset's id.")
     resolution: Side | None = Field(None, description="Pixels a side. Default: the base's native.")
-    steps: int | None = Field(None, ge=1, le=100_000, description="Optimizer steps.")
+    steps: int | None = Field(None, ge=1, le=MAX_STEPS, description="Optimizer steps.")
     epochs: int | None = Field(
         None, ge=1, le=10_000, description="Passes over the pictures, instead of steps."
     )
@@ -109,7 +111,7 @@ class TrainingSpec(Spec):
     learning_rate: float = Field(1e-4, gt=0, le=1)
     weight_decay: float = Field(1e-2, ge=0, le=1, description="AdamW's decoupled decay.")
     schedule: Literal["constant", "cosine", "linear"] = "constant"
-    warmup_steps: int = Field(0, ge=0, le=100_000, description="Steps of linear rise from 0.")
+    warmup_steps: int = Field(0, ge=0, le=MAX_STEPS, description="Steps of linear rise from 0.")
     max_grad_norm: float = Field(1.0, gt=0, description="Global norm that gradients are cut to.")
     snr_gamma: float | None = Field(
         None, gt=0, le=100, description="Min-SNR weighting's gamma; 5 is the paper's. null: off."
@@ -199,7 +201,7 @@ class FineTuneSpec(TrainingSpec):
     )
     text_encoder: NotYet = None
     steps: int | None = Field(
-        None, ge=1, le=100_000, description=f"Optimizer steps. Default {default_steps}."
+        None, ge=1, le=MAX_STEPS, description=f"Optimizer steps. Default {default_steps}."
     )
     learning_rate: float = Field(1e-4, gt=0, le=1, description="1e-4: the scripts' LoRA default.")
     noise_offset: float = Field(
@@ -294,7 +296,7 @@ class DistillSpec(TrainingSpec):
         None, description="Another way to name `student.weights`: a unet artifact to go on from."
     )
     steps: int | None = Field(
-        None, ge=1, le=100_000, description=f"Optimizer steps. Default {default_steps}."
+        None, ge=1, le=MAX_STEPS, description=f"Optimizer steps. Default {default_steps}."
     )
     optimizer: Literal["adamw", "adafactor"] = Field(
         "adafactor", description="adafactor keeps less state: a row and a column a matrix."

@@ -28,7 +28,7 @@ from api.errors import invalid
 from api.events import Until
 from api.keyed import KeyedDocumentDep, made
 from api.schemas.artifacts import ArtifactRead
-from api.schemas.common import Page
+from api.schemas.common import LABEL_FILTER, Page
 from api.schemas.jobs import (
     EventRead,
     EventsRead,
@@ -153,7 +153,7 @@ async def read_job(
     wait: Annotated[
         float | None,
         Query(
-            ge=1,
+            ge=0,
             le=preferences.MAX_WAIT_SECONDS,
             description="Seconds to hold the answer: with `If-None-Match` of the last ETag until "
             "something has happened to the job, without it until the job has ended.",
@@ -423,8 +423,11 @@ def _read(session: Session, standing: Standing, job: Job) -> JobRead:
 def _label(text: str | None) -> tuple[str, str] | None:
     if text is None:
         return None
-    name, colon, value = text.partition(":")
-    if not name or not colon:
-        detail = f"`label` is {text!r}: write it as name:value."
+    name, _, value = text.partition(":")
+    if not LABEL_FILTER.fullmatch(text):
+        detail = (
+            f"`label` is {text!r}: write it as name:value, the name of letters, digits, '.', '_', "
+            "'-' and '/'."
+        )
         raise Unprocessable(detail, errors=[Problem("/label", "bad_label", detail)])
     return name, value

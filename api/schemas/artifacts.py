@@ -1,9 +1,9 @@
 """Artifacts and links to them."""
 
-from datetime import datetime
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 
 from api.schemas.common import FlawRead, Name, Sent
 from core.artifacts import links
@@ -61,11 +61,18 @@ class ArtifactCreate(Sent):
     name: Name | None = None
 
 
+def _of_the_calendar(at: datetime) -> datetime:
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("it is beyond the calendar; null means never") from None
+
+
 class ArtifactChange(Sent):
     """What may be changed of an artifact; what is left out stays."""
 
     name: Name | None = Field(None, description="null: stays.")
-    expires_at: AwareDatetime | None = Field(
+    expires_at: Annotated[AwareDatetime, AfterValidator(_of_the_calendar)] | None = Field(
         None, description="When it is deleted, unless a job needs it then. null: never."
     )
 

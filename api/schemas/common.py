@@ -18,6 +18,7 @@ Name = Annotated[
     StringConstraints(min_length=1, max_length=200, pattern=NO_CONTROLS, strip_whitespace=True),
 ]
 Label = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[\w./-]+$")]
+LABEL_FILTER = re.compile(r"[\w./-]{1,63}:[^\x00]*")
 LabelValue = Annotated[str, StringConstraints(max_length=255, pattern=NO_CONTROLS)]
 
 

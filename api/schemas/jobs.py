@@ -20,7 +20,7 @@ from core.db.models import Event, Job, now
 from core.jobs.forecast import Forecast
 from core.jobs.rates import Basis
 from core.jobs.states import State
-from core.specs import SPECS, Kind
+from core.specs import MAX_STEPS, SPECS, Kind
 
 EventType = Literal["state", "progress", "sample", "artifact", "warning", "log"]
 
@@ -75,10 +75,8 @@ class ProgressRead(BaseModel):
     message: str | None
 
 
-class Extension(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    steps: int = Field(ge=1, le=100_000, description="Optimizer steps after those it has taken.")
+class Extension(Sent):
+    steps: int = Field(ge=1, le=MAX_STEPS, description="Optimizer steps after those it has taken.")
 
 
 class ForecastRead(BaseModel):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from core import crash
@@ -13,7 +13,7 @@ from core.artifacts.service import StoredFile
 from core.artifacts.store import Store
 from core.config import GIB, Settings
 from core.db.engine import Database
-from core.db.models import Artifact
+from core.db.models import Artifact, now
 from core.errors import TooLarge
 from core.files.digest import sha256_of_open
 from core.files.names import shown
@@ -93,7 +93,7 @@ def _require_size(size: int, filename: str, settings: Settings) -> None:
 
 
 def _brought_before(session: Session, owner: str, sha256: str) -> Artifact | None:
-    """Not made by a job, which may be forgotten with all that it made."""
+    """Not made by a job, which may be forgotten with all that it made, nor one whose time is up."""
     return session.scalar(
         select(Artifact)
         .where(
@@ -101,6 +101,7 @@ def _brought_before(session: Session, owner: str, sha256: str) -> Artifact | Non
             Artifact.kind == KIND,
             Artifact.sha256 == sha256,
             Artifact.job_id.is_(None),
+            or_(Artifact.expires_at.is_(None), Artifact.expires_at > now()),
         )
         .order_by(Artifact.id)
         .limit(1)

@@ -88,6 +88,7 @@ def change(session: Session, owner: str, artifact_id: str, changes: Mapping[str,
 
     Raises Unprocessable when it would have expired already.
     """
+    session.scalar(select(Artifact.id).where(Artifact.id == artifact_id).with_for_update())
     artifact = get(session, owner, artifact_id)
     expires_at = changes.get("expires_at")
     if expires_at is not None and expires_at <= now():

@@ -4,7 +4,7 @@ Pixels are unpacked and stored outside any transaction; the rows that name them 
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -183,10 +183,18 @@ class _Batch:
             more_bytes = sum(image.stored_bytes or 0 for image in fresh)
             quotas.require_storage(session, owner, self._settings, more_bytes)
         service.add_images(session, fresh)
+        kept = {*there.values(), *(image.id for image in fresh)}
+        self._tell_of_deleted(kept)
         texts = {meanwhile.get(id, id): text for id, text in self._captions.items()}
-        service.set_captions(session, texts)
+        service.set_captions(session, {id: text for id, text in texts.items() if id in kept})
         self._tell_of(inspection.flaws_of_files(session, dataset, fresh))
         self._new = {sha: image for sha, image in self._new.items() if image.id in meanwhile}
+
+    def _tell_of_deleted(self, kept: Collection[str]) -> None:
+        """Of pictures that were there when the upload began, and that somebody deleted since."""
+        for item in self.items:
+            if item.id and item.id not in kept:
+                item.id, item.flaws = None, [_deleted_meanwhile(item.filename)]
 
     def _tell_of(self, flaws: Mapping[str, Sequence[Flaw]]) -> None:
         """Once of each new picture, beside the first file that is it."""
@@ -296,6 +304,14 @@ class _Batch:
                     self._texts.append((item, line))
         else:
             raise cleaning.refuse_unknown(head, item.filename)
+
+
+def _deleted_meanwhile(filename: str) -> Flaw:
+    return Flaw(
+        "deleted_meanwhile",
+        f"The dataset held the picture in {filename}, which somebody deleted just now: send it "
+        "again if it is to be there.",
+    )
 
 
 def _already_there(filename: str) -> Flaw:

@@ -59,5 +59,6 @@ def require(session: Session, revision: str) -> None:
 def _wrong(found: str, revision: str) -> WrongRevision:
     return WrongRevision(
         f"The database is of {found}, this process of revision {revision}: end it, and start "
-        "the version of Stillroom that the others run."
+        "the version of Stillroom that the others run.",
+        retry_after_seconds=30,
     )

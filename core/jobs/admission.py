@@ -1,7 +1,7 @@
 """What is checked before a job is queued, so that nothing fails for a reason known at submit."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from core.db.models import Artifact, Dataset, Job, takes_room
 from core.errors import BaseUnknown, LayoutMismatch, NotFound, TooMany, Unprocessable
 from core.jobs import pipelines
 from core.jobs.pipelines import Pipeline
+from core.jobs.states import State
 from core.layouts import SDXL
 from core.loras.fit import Fit
 from core.owners import quotas
@@ -173,6 +174,7 @@ def _admit_generate(session: Session, owner: str, spec: GenerateSpec, base: Pipe
     steps = len(spec.prompts) * spec.images * spec.denoising_steps
     named = [("artifact" if use.artifact else "job", use.artifact or use.job) for use in spec.loras]
     inputs = [(kind, str(input_id)) for kind, input_id in dict.fromkeys(named)]
+    inputs += _made_already(session, owner, {str(use.job) for use in spec.loras if use.job})
     if spec.image:
         dataset = datasets.get(session, owner, spec.image.dataset)
         datasets.get_image(session, dataset, spec.image.image)
@@ -259,6 +261,16 @@ def _require_fitting_maker(session: Session, owner: str, job_id: str, base: Pipe
             f"and does not fit '{base.id}' (layout {base.layout.id}): use the base it is trained "
             "on."
         )
+
+
+def _made_already(session: Session, owner: str, makers: Collection[str]) -> list[tuple[str, str]]:
+    """The LoRAs of those jobs that have ended, so that they are kept as long as they are needed.
+
+    Raises NotFound when one was deleted.
+    """
+    ended = select(Job).where(Job.id.in_(makers), Job.state == State.SUCCEEDED)
+    made = [(job.result or {})["lora"] for job in session.scalars(ended)]
+    return [("artifact", artifacts.get(session, owner, each).id) for each in made]
 
 
 def _trained_on(session: Session, artifact: Artifact) -> Pipeline | None:

@@ -1,5 +1,6 @@
 """What a client does with jobs: submit, look, cancel. All by owner."""
 
+import json
 from datetime import timedelta
 from itertools import chain
 from typing import Any
@@ -12,7 +13,7 @@ from core.config import Settings
 from core.datasets import service as datasets
 from core.db.models import Event, Job, JobInput, in_lane, is_running, now
 from core.db.pages import newest_first
-from core.errors import NotFound, WrongState
+from core.errors import NotFound, Problem, Unprocessable, WrongState
 from core.ids import new_id
 from core.jobs import batches, forecast, lanes
 from core.jobs.admission import Admitted, admit, parse, require_room
@@ -21,7 +22,7 @@ from core.jobs.forecast import Forecast, require_fit
 from core.jobs.progress import at_rest, progress_of
 from core.jobs.states import TERMINAL, State, allowed_actions
 from core.jobs.transition import move, record
-from core.specs import AnySpec, GenerateSpec
+from core.specs import MAX_STEPS, AnySpec, GenerateSpec
 from core.webhooks import outbox
 from core.webhooks import service as webhooks
 
@@ -158,6 +159,7 @@ def extend(
 
     Raises:
         WrongState: it is not a training that has succeeded, or left no checkpoint.
+        Unprocessable: it would have taken more steps than a training may.
     """
     parent, state = lock(session, owner, job_id)
     if parent.kind == "generate" or state != State.SUCCEEDED or not parent.checkpoints:
@@ -169,6 +171,12 @@ def extend(
             ],
         )
     taken = parent.checkpoints[0]["step"]
+    if taken + steps > MAX_STEPS:
+        detail = (
+            f"'{job_id}' has taken {taken:,} steps and {MAX_STEPS:,} in all are the most: "
+            f"`steps` may be {MAX_STEPS - taken:,}."
+        )
+        raise Unprocessable(detail, errors=[Problem("/steps", "too_many_steps", detail)])
     spec = {**parent.spec, "steps": taken + steps, "epochs": None}
     return _follow(session, settings, parent, spec, request_id=request_id)
 
@@ -191,6 +199,8 @@ def retry(
             allowed_actions=allowed,
         )
     still_waits = parent.after if parent.started_at is None else None
+    if still_waits and session.get(Job, still_waits) is None:
+        still_waits = None  # deleted since: nothing is left to wait for
     return _follow(session, settings, parent, parent.spec, after=still_waits, request_id=request_id)
 
 
@@ -267,8 +277,14 @@ def list_page(
         query = query.where(Job.state == state)
     if label:
         name, value = label
-        query = query.where(Job.labels[name].as_string() == value)
+        query = query.where(Job.labels[_spelt(session, name)].as_string() == value)
     return newest_first(session, query, Job.id, cursor=cursor, limit=limit)
+
+
+def _spelt(session: Session, name: str) -> str:
+    """SQLite looks for a key as the row spells it, where JSON escapes what is not ASCII."""
+    is_sqlite = session.get_bind().dialect.name == "sqlite"
+    return json.dumps(name)[1:-1] if is_sqlite else name
 
 
 def waiting_of(session: Session, owner: str) -> list[Job]:

@@ -54,6 +54,7 @@ MAX_SEGMENTS = 5_000
 """A picture at the byte cap that is all metadata has a thousand."""
 _JPEG_SEGMENT = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")
 """Markers with a length behind them, and the end; among pixels none of them can stand."""
+_TELLING_CHUNKS = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 _JPEG_SCAN, _JPEG_END = b"\xda", b"\xd9"
 _TURNS, _LYING = range(2, 9), range(5, 9)
 """Orientations of a camera: those that are not upright, and of them those that exchange sides."""
@@ -121,6 +122,8 @@ def examine(file: BinaryIO, filename: str, limits: Limits) -> Picture:
     size_bytes = file.seek(0, io.SEEK_END)
     image = _open(file, filename, limits)
     with _readable(file, filename):
+        if isinstance(image, PngImageFile) and not _may_turn_late(file):
+            image.info.setdefault("exif", b"")  # or the reader would unpack all to look for it
         orientation = _orientation(image)
     sides = (image.width, image.height)
     width, height = reversed(sides) if orientation in _LYING else sides
@@ -271,6 +274,19 @@ def _require_dimensions(width: int, height: int, filename: str, limits: Limits) 
             f"{filename} has {width} x {height} pixels; {limits.max_image_side:,} are the most "
             "for a side.",
         )
+
+
+def _may_turn_late(file: BinaryIO) -> bool:
+    """Whether a PNG has a chunk behind its pixels that could say how it lies."""
+    file.seek(8)
+    has_begun = False
+    while len(head := file.read(8)) == 8:
+        name = head[4:]
+        has_begun |= name == b"IDAT"
+        if has_begun and name in _TELLING_CHUNKS:
+            return True
+        file.seek(int.from_bytes(head[:4]) + 4, io.SEEK_CUR)
+    return False
 
 
 def _orientation(image: ImageFile) -> int:

@@ -158,7 +158,8 @@ def test_an_upload_without_files(ann: Person) -> None:
     dataset = ann.dataset()
     path = f"/v1/datasets/{dataset}/images"
     assert ann.post(path).json()["code"] == "no_usable_file"
-    assert ann.post(path, {"files": []}).json()["code"] == "no_usable_file"
+    assert ann.post(path, data={"files": "x"}).json()["code"] == "no_usable_file"
+    assert ann.post(path, {"files": []}).json()["code"] == "unsupported_media_type"
     wrong_field = ann.post(path, files=[("pictures", ("a.png", RED))])
     assert wrong_field.json()["code"] == "no_usable_file"
     broken = ann.post(path, content=b"--x\r\n", headers={"Content-Type": "multipart/form-data"})

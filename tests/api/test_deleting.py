@@ -144,6 +144,8 @@ def test_an_artifact_gets_another_name_and_a_time(ann: Person) -> None:
     "body",
     [
         {"expires_at": "2001-01-01T00:00:00Z"},
+        {"expires_at": "9999-12-31T23:59:59-12:00"},
+        {"expires_at": "0001-01-01T00:00:00+12:00"},
         {"expires_at": "2999-01-01T00:00:00"},
         {"expires_at": "soon"},
         {"name": ""},

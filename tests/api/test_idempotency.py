@@ -50,6 +50,23 @@ def test_the_same_request_again_is_answered_with_the_job_as_it_is_now(ann: Perso
     assert jobs_of(ann) == [first.json()["id"]]
 
 
+@pytest.mark.parametrize(
+    ("path", "content", "type", "status"),
+    [
+        ("/v1/datasets", b"name=x", "application/x-www-form-urlencoded", 415),
+        ("/v1/jobs", b"nope", "text/plain", 415),
+        ("/v1/jobs", b"[" * 100_000, "text/plain", 415),
+        ("/v1/jobs", b"nope", "application/json", 400),
+        ("/v1/jobs/job_none/retry", b"nope", "text/plain", 404),
+    ],
+)
+def test_a_body_that_is_no_json_is_judged_as_without_a_key(
+    path: str, content: bytes, type: str, status: int, ann: Person
+) -> None:
+    headers = {"Idempotency-Key": "a key", "Content-Type": type}
+    assert ann.post(path, content=content, headers=headers).status_code == status
+
+
 def test_a_key_belongs_to_an_owner_a_call_and_a_body(ann: Person, bob: Person) -> None:
     first = send(ann, "a key", DRAWING)
     assert send(bob, "a key", DRAWING).json()["id"] != first.json()["id"]

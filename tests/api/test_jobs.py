@@ -41,7 +41,12 @@ def test_a_job_is_queued_and_read_back(ann: Person) -> None:
 def test_lists_are_filtered(ann: Person) -> None:
     dataset = ann.dataset(("dog.png", uploads.picture()))
     spec = {"base": "nano-ssd-1b", "dataset": dataset, "instance_prompt": "a sks dog"}
-    labelled = {"kind": "fine_tune", "spec": spec, "name": "mine", "labels": {"team": "a:b"}}
+    labelled = {
+        "kind": "fine_tune",
+        "spec": spec,
+        "name": "mine",
+        "labels": {"team": "a:b", "größe": "L"},
+    }
     first = ann.post("/v1/jobs", labelled).json()["id"]
     second = ann.post(
         "/v1/jobs", {"kind": "generate", "spec": {"base": "nano-sdxl", "prompt": "a dog"}}
@@ -56,7 +61,9 @@ def test_lists_are_filtered(ann: Person) -> None:
     assert found(state="queued") == [first]
     assert found(label="team:a:b") == [first]
     assert found(label="team:b") == []
-    assert ann.get("/v1/jobs", params={"label": "team"}).status_code == 422
+    assert found(label="größe:L") == [first]
+    for odd in ("team", ":b", 'a"b:v', "a b:v", "a\0:v"):
+        assert ann.get("/v1/jobs", params={"label": odd}).status_code == 422
     assert ann.get("/v1/jobs", params={"state": "tired"}).status_code == 422
 
 

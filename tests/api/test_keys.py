@@ -26,6 +26,11 @@ def test_a_key_is_shown_once_and_works(admin: Person, server: Server) -> None:
     assert admin.call("DELETE", f"/v1/keys/{key['id']}").status_code == 404
 
 
+def test_the_scope_admin_alone_is_enough(server: Server) -> None:
+    made = server.person("admin").post("/v1/keys", {"name": "laptop", "scopes": ["read"]})
+    assert made.status_code == 201
+
+
 def test_keys_are_for_administrators(ann: Person) -> None:
     refused = ann.get("/v1/keys")
     assert refused.status_code == 403

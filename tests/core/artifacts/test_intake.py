@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from core.artifacts.intake import Upload
 from core.artifacts.store import Store
 from core.config import Settings
 from core.db.engine import Database
-from core.db.models import Artifact
+from core.db.models import Artifact, now
 from core.errors import TooLarge, Unprocessable
 from core.owners import service as owners
 from tests.support import loras, uploads
@@ -75,6 +76,15 @@ def test_the_same_bytes_are_the_same_artifact_to_one_owner(
     other = receive(any_database, store, settings, owner="bob")
     assert other.id != first.id
     assert len(files()) == 2
+
+
+def test_one_whose_time_is_up_is_brought_anew(
+    any_database: Database, store: Store, settings: Settings
+) -> None:
+    first = receive(any_database, store, settings)
+    with any_database.write() as session:
+        session.get_one(Artifact, first.id).expires_at = now() - timedelta(seconds=1)
+    assert receive(any_database, store, settings).id != first.id
 
 
 def test_two_at_once_make_one(

@@ -20,6 +20,7 @@ from core.errors import DatasetEmpty, DatasetFrozen, NotFound, NoUsableFile
 from tests.support import uploads
 
 RED, BLUE = uploads.picture(), uploads.picture(color=(0, 0, 255))
+GREEN = uploads.picture(color=(0, 255, 0))
 
 
 class House:
@@ -275,6 +276,27 @@ def test_two_uploads_of_the_same_bytes_at_once_make_one_image(
     assert codes(items[0]) == ["already_there"]
     assert house.captions() == {"first.png": "red"}
     assert house.blobs() == 1
+
+
+def test_a_picture_that_is_deleted_during_an_upload_harms_no_other(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One is sent again, of another a caption comes."""
+    red, green = (house.send(sent)[0].id for sent in (("red.png", RED), ("green.png", GREEN)))
+    put = house.store.put_file
+
+    def delete_then_put(key: str, source: Path | IO[bytes]) -> None:
+        with house.database.write() as session:
+            for image in (red, green):
+                session.delete(service.get_image(session, house.dataset, str(image)))
+        put(key, source)
+
+    monkeypatch.setattr(house.store, "put_file", delete_then_put)
+    again, caption, blue = house.send(("red.png", RED), ("green.txt", b"green"), ("blue.png", BLUE))
+    assert (again.id, codes(again)) == (None, ["deleted_meanwhile"])
+    assert codes(caption) == []
+    assert blue.id
+    assert house.captions() == {"blue.png": None}
 
 
 def test_another_owner_finds_nothing(house: House) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from core.artifacts.store import Store
 from core.config import Settings
 from core.db.engine import Database
-from core.db.models import Deletion, Job, Worker, now
+from core.db.models import Artifact, Deletion, Job, Worker, now
 from core.errors import InUse, NotFound, WrongState
 from core.jobs import removal
 from core.jobs import service as jobs
@@ -79,6 +79,17 @@ def test_it_stays_while_a_job_needs_some_of_it(
         cancel(any_database, named)
         needing.remove(named)
     remove(any_database, settings, trained)
+
+
+def test_a_lora_that_was_deleted_is_missed_at_submit(
+    any_database: Database, settings: Settings, trained: Job
+) -> None:
+    drawing = SPEC | {"loras": [{"job": trained.id}]}
+    assert submit(any_database, settings, spec=drawing).state == "queued"
+    with any_database.write() as session:
+        session.delete(session.get_one(Artifact, (trained.result or {})["lora"]))
+    with pytest.raises(NotFound, match="no artifact"):
+        submit(any_database, settings, spec=drawing)
 
 
 def test_who_could_have_gone_on_from_it_begins_again(

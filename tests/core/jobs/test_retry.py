@@ -10,7 +10,7 @@ from core.config import Settings
 from core.db.engine import Database
 from core.db.models import Job, JobInput
 from core.errors import NotFound, Unprocessable, WrongState
-from core.jobs import expiry
+from core.jobs import expiry, removal
 from core.jobs import service as jobs
 from core.jobs.attempt import Attempt
 from tests.core.jobs.test_service import SAVED, fine_tune, make_dataset
@@ -104,6 +104,17 @@ def test_it_still_waits_for_what_the_first_had_not_seen_the_end_of(
     succeed(any_database, take(any_database, worker))
     assert fail(any_database, take(any_database, worker)).id == again.id
     assert retry(any_database, settings, again).after is None
+
+
+def test_what_it_waited_for_may_be_deleted(any_database: Database, settings: Settings) -> None:
+    parent = submit(any_database, settings)
+    child = submit(any_database, settings, after=parent.id)
+    cancel(any_database, child)
+    succeed(any_database, take(any_database, register(any_database, settings)))
+    with any_database.write() as session:
+        removal.remove(session, settings, "ada", parent.id)
+    again = retry(any_database, settings, child)
+    assert (again.state, again.after, again.waits) == ("queued", None, 0)
 
 
 def test_a_lora_that_was_never_made_is_missed_again(

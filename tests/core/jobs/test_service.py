@@ -217,6 +217,24 @@ def test_an_extension_goes_on_from_its_parents_last_checkpoint(
     assert longer.spec == parent.spec | {"steps": 520}
 
 
+def test_an_extension_beyond_all_bounds_says_how_far_it_may_go(
+    database: Database, settings: Settings
+) -> None:
+    submit(database, settings, kind="fine_tune", spec=fine_tune(make_dataset(database, 3)))
+    parent = take(database, register(database, settings))
+    with database.write() as session:
+        Attempt(parent.id, 1).tell(session, "log", {"message": "saved"}, checkpoints=[SAVED])
+        Attempt(parent.id, 1).succeed(session, {})
+    with (
+        database.write() as session,
+        pytest.raises(Unprocessable, match=r"may be 99,500") as refused,
+    ):
+        jobs.extend(session, settings, "ada", parent.id, steps=100_000)
+    assert [each.pointer for each in refused.value.errors] == ["/steps"]
+    with database.write() as session:
+        assert jobs.extend(session, settings, "ada", parent.id, steps=99_500)
+
+
 def test_somebody_elses_dataset_is_not_there(database: Database, settings: Settings) -> None:
     dataset = make_dataset(database, 5, owner="bob")
     refuse(database, settings, NotFound, dataset, kind="fine_tune", spec=fine_tune(dataset))

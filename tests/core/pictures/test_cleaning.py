@@ -1,11 +1,14 @@
 """What is taken as a picture, what it becomes, and why others are refused."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.PngImagePlugin import PngImageFile
 
 from core.config import Settings
 from core.pictures import cleaning
@@ -70,6 +73,29 @@ def test_it_is_turned_upright_and_tells_nothing_else(settings: Settings) -> None
     assert red > 200 > 60 > blue
     assert b"Secret" not in target.getvalue()
     assert set(uploads.chunks_of(target.getvalue())) == {b"IHDR", b"IDAT", b"IEND"}
+
+
+def with_late_orientation(content: bytes) -> bytes:
+    """A PNG that says behind its pixels that it lies on its side."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    body = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    end = content.rindex(b"IEND") - 4
+    return content[:end] + chunk + content[end:]
+
+
+def test_the_header_tells_what_the_pixels_will_be(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upright = uploads.picture(size=(64, 32))
+    sent = [upright, with_late_orientation(upright), uploads.sideways()]
+    cleaned = [cleaning.clean(io.BytesIO(each), "a", settings, io.BytesIO()) for each in sent]
+    examined = [cleaning.examine(io.BytesIO(each), "a", settings) for each in sent]
+    assert examined == cleaned
+    assert [each.turned for each in examined] == [False, True, True]
+    monkeypatch.setattr(PngImageFile, "load", None)  # no pixel is unpacked
+    assert cleaning.examine(io.BytesIO(upright), "a", settings) == cleaned[0]
 
 
 def test_text_and_colour_profiles_are_dropped(settings: Settings) -> None:

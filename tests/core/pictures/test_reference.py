@@ -74,6 +74,11 @@ def become_a_pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
+def become_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 def lead_elsewhere(path: Path) -> None:
     path.unlink()
     path.symlink_to("/etc/passwd")
@@ -88,13 +93,16 @@ def lead_elsewhere(path: Path) -> None:
         (lead_elsewhere, PictureChanged),
         (Path.unlink, PictureGone),
         (become_a_pipe, PictureGone),
+        (become_a_folder, PictureGone),
     ],
 )
 def test_what_is_no_longer_as_it_was_is_named(harm: Any, error: Any, tmp_path: Path) -> None:
     reference = refer(tmp_path / "file", uploads.picture())
     harm(reference.path)
+    held = len(os.listdir("/proc/self/fd"))
     with pytest.raises(error, match=r"cats/1\.png") as refused:
         reference.open()
+    assert len(os.listdir("/proc/self/fd")) == held
     assert str(tmp_path) not in refused.value.detail
 
 
