@@ -499,7 +499,7 @@ class Client:
             if response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 yield begin, iter(())  # it was all there
                 return
-            if response.is_error:
+            if not response.is_success:
                 response.read()
             _raise_if_refused(response)
             is_part = response.status_code == HTTPStatus.PARTIAL_CONTENT
@@ -553,8 +553,16 @@ def _is_loopback(host: str) -> bool:
 
 
 def _raise_if_refused(response: httpx.Response) -> None:
-    if not response.is_error:
+    """A redirect is a refusal: it tells of no work done, and our key is not carried to another
+    address."""
+    if response.is_success or response.status_code == HTTPStatus.NOT_MODIFIED:
         return
+    if response.has_redirect_location:
+        place = response.url.copy_with(query=None)
+        raise ClientError(
+            f"{place} is redirected to {response.headers['Location']}, and redirects are not "
+            "followed: name the server by the address that answers, with --url or STILLROOM_URL."
+        )
     try:
         problem = response.json()
     except ValueError:

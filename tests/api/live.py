@@ -67,9 +67,11 @@ Answer = tuple[int, object]
 
 
 @contextmanager
-def answering(answer: Callable[[str], Answer], *, port: int = 0) -> Iterator[str]:
+def answering(
+    answer: Callable[[str], Answer], *, port: int = 0, location: str = ""
+) -> Iterator[str]:
     """A server that says what ``answer`` makes of a path: a status, and bytes or JSON. With status
-    0 it hangs up instead."""
+    0 it hangs up instead. ``location`` is where its redirects lead."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -79,10 +81,12 @@ def answering(answer: Callable[[str], Answer], *, port: int = 0) -> Iterator[str
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
+            if location:
+                self.send_header("Location", location)
             self.end_headers()
             self.wfile.write(content)
 
-        do_POST = do_GET
+        do_POST = do_DELETE = do_GET
 
         def log_message(self, format: str, *args: object) -> None:
             pass

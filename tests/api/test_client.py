@@ -364,6 +364,30 @@ def test_refusal_without_a_document_still_has_its_status() -> None:
     assert refused.value.status == 502
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_taken_for_the_answer(status: int, tmp_path: Path) -> None:
+    """As of a proxy that wants https."""
+    elsewhere = "https://stillroom.example/v1/jobs/job_1"
+    with (
+        answering(lambda path: (status, b""), location=elsewhere) as url,
+        Client(url) as client,
+    ):
+        with pytest.raises(ClientError, match=f"/v1/jobs/job_1 is redirected to {elsewhere}"):
+            client.delete_job("job_1")
+        with pytest.raises(ClientError, match="is redirected to"):
+            client.download(an_artifact(b""), tmp_path / "x.bin")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_redirect_to_nowhere_is_a_refusal() -> None:
+    with (
+        answering(lambda path: (302, b"")) as url,
+        Client(url) as client,
+        pytest.raises(ApiError, match="answered 302"),
+    ):
+        client.delete_job("job_1")
+
+
 def an_artifact(content: bytes) -> Any:
     digest = hashlib.sha256(content).hexdigest()
     file = {"path": "x.bin", "bytes": len(content), "sha256": digest}
