@@ -82,12 +82,11 @@ class Client:
         self.url = url.rstrip("/")
         self.patience_seconds = patience_seconds
         self._held = httpx.Timeout(timeout_seconds + WAIT_SECONDS, connect=5.0)
-        host = _host_of(self.url)
         self._http = httpx.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(timeout_seconds, connect=5.0),
-            trust_env=not _is_loopback(host),  # a proxy of this user does not see our loopback
+            trust_env=not is_local(self.url),  # a proxy of this user does not see our loopback
         )
 
     def __enter__(self) -> Self:
@@ -545,7 +544,9 @@ def _host_of(url: str) -> str:
     return parsed.host
 
 
-def _is_loopback(host: str) -> bool:
+def is_local(url: str) -> bool:
+    """Whether it leads to this machine: 127.0.0.0/8, ::1 or localhost."""
+    host = _host_of(url)
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

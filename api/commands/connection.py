@@ -7,7 +7,7 @@ import typer
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from api.client import Client, ClientError
+from api.client import Client, ClientError, is_local
 from api.commands import profiles
 from core.config import Settings
 
@@ -54,8 +54,8 @@ def connect(url: str | None, home: Path | None, profile: str | None = None) -> C
     if name := profile or connection.profile:
         server = profiles.named(name)
         return Client(url or server.url, server.key.get_secret_value())
-    key = connection.key.get_secret_value() or _admin_key(settings_for(home).admin_key_path)
-    return Client(url or connection.url, key)
+    address = url or connection.url
+    return Client(address, connection.key.get_secret_value() or _own_key(address, home))
 
 
 def settings_for(home: Path | None) -> Settings:
@@ -71,6 +71,16 @@ def ready_home(home: Path | None) -> Settings:
     settings.prepare()
     upgrade(settings.effective_database_url)
     return settings
+
+
+def _own_key(address: str, home: Path | None) -> str:
+    """The admin key of this machine's server, which no other host gets to see."""
+    if not is_local(address):
+        raise ClientError(
+            f"No key for {address}: the admin key in the home is for a server on this machine "
+            "alone. Set STILLROOM_KEY, or name a profile with --profile."
+        )
+    return _admin_key(settings_for(home).admin_key_path)
 
 
 def _admin_key(path: Path) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from api.client import is_local
 from tests.api.cli.conftest import Run
 from tests.api.live import free_port
 
@@ -23,6 +24,25 @@ def test_missing_key_says_where_it_was_looked_for(run: Run, tmp_path: Path) -> N
     assert (code, out) == (1, "")
     assert str(tmp_path / "admin.key") in err
     assert "STILLROOM_KEY" in err
+
+
+@pytest.mark.parametrize(
+    "url", ["http://192.0.2.1:1", "https://localhost.example", "http://[2001:db8::1]:1"]
+)
+def test_the_admin_key_of_this_machine_goes_to_no_other(
+    url: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "admin.key").write_text("stillroom_secret")
+    monkeypatch.setenv("STILLROOM_URL", url)
+    code, out, err = run("jobs", "--home", str(tmp_path))
+    assert (code, out) == (1, "")
+    assert err.startswith(f"No key for {url}: ")
+    assert "STILLROOM_KEY" in err
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "localhost", "[::1]"])
+def test_the_admin_key_goes_to_this_machine(host: str) -> None:
+    assert is_local(f"http://{host}:8400")
 
 
 def test_setting_that_cannot_be_names_its_variable(
