@@ -87,7 +87,7 @@ def download_all(client: Client, job_id: str, folder: Path) -> list[Fetched]:
         state = client.job(job_id)["state"]
         raise ClientError(f"{job_id} has made nothing to download: it is {state}.")
     return [
-        _fetch(client, artifact, folder, name)
+        _fetch(client, artifact, folder, name, f"{artifact['id']}-{Path(name).name}")
         for artifact, name in zip(artifacts, _names(artifacts), strict=True)
     ]
 
@@ -101,20 +101,34 @@ def _names(artifacts: list[Artifact]) -> list[str]:
     ]
 
 
-def _fetch(client: Client, artifact: Artifact, folder: Path, name: str) -> Fetched:
-    path = folder / Path(name).name  # names are text of somebody's: never a way out of the folder
-    places = _places(artifact, path)
-    there = [place for place in places if place.exists()]
-    strange = any(not place.is_file() or sha256_of(place) != places[place] for place in there)
-    if strange or (is_folder(artifact) and path.is_file()):
-        raise ClientError(
-            f"{short(path)} is something else already; move it, or give another folder with --to."
-        )
-    if len(there) < len(places):  # of a folder, a download that broke off leaves the first files
+def _fetch(client: Client, artifact: Artifact, folder: Path, *names: str) -> Fetched:
+    """Under the first of the names that the folder has nothing else by: two jobs may call their
+    pictures alike."""
+    # names are text of somebody's: never a way out of the folder
+    path = _free(artifact, [folder / Path(name).name for name in names])
+    if not all(place.exists() for place in _places(artifact, path)):
         with transferring(path.name) as tell:
             client.download(artifact, path, tell=tell)
         say(f"{artifact['role']}, {bytes_text(artifact['bytes'])}")
     return {"path": short(path), "artifact": artifact["id"], "sha256": artifact["sha256"]}
+
+
+def _free(artifact: Artifact, paths: list[Path]) -> Path:
+    for path in paths:
+        if not _is_strange(artifact, path):
+            return path
+    raise ClientError(
+        f"{short(paths[0])} is something else already; move it, or give another folder with --to."
+    )
+
+
+def _is_strange(artifact: Artifact, path: Path) -> bool:
+    """Whether there is something else where its files belong. Some of them alone are not: of a
+    folder, a download that broke off leaves the first."""
+    if is_folder(artifact) and path.is_file():
+        return True
+    there = {place: sha256 for place, sha256 in _places(artifact, path).items() if place.exists()}
+    return any(not place.is_file() or sha256_of(place) != there[place] for place in there)
 
 
 def _places(artifact: Artifact, path: Path) -> dict[Path, str]:

@@ -1,6 +1,7 @@
 """`fine-tune`, `distill`, `train`, `generate`, `jobs` and what is done to one: work for devices."""
 
 import json
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -307,20 +308,19 @@ def _about(
 
 
 def _announced(client: Client, job: Job, stay: bool, to: Path | None = None) -> Told:
-    """The job's id; or what became of it, where somebody stays for that."""
-    if not stay:
+    """The job's id; then what became of it, where somebody stays for that."""
+    say(f"Queued. See it with `stillroom watch {job['id']}`.")
+    then = partial(_ended, client, job["id"], to) if stay else None
+    return Told(job, lambda: line(job["id"]), then=then)
 
-        def queued() -> None:
-            line(job["id"])
-            say(f"Queued. See it with `stillroom watch {job['id']}`.")
 
-        return Told(job, queued)
-    ended = _stay(client, job["id"])
+def _ended(client: Client, job_id: str, to: Path | None) -> Told:
+    """What became of a job, with its pictures where they were asked for."""
+    ended = _stay(client, job_id)
     wanted = to is not None and ended["state"] == "succeeded"
-    fetched = download_all(client, job["id"], to) if wanted and to else []
+    fetched = download_all(client, job_id, to) if wanted and to else []
 
     def show() -> None:
-        line(job["id"])
         for each in fetched:
             line(each["path"])
 

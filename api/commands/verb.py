@@ -19,11 +19,13 @@ Json = Annotated[bool, typer.Option("--json", help="The server's answer, as JSON
 @dataclass(frozen=True)
 class Told:
     """``document`` is what the server said, for programs; ``show`` tells a person. ``code`` is what
-    the command ends with."""
+    the command ends with. ``then`` is what remains to be done once a person knows that much; its
+    own document is the one for programs."""
 
     document: object
     show: Callable[[], None]
     code: int = 0
+    then: "Callable[[], Told] | None" = None
 
 
 def verb(command: Callable[..., Told]) -> Callable[..., None]:
@@ -43,6 +45,10 @@ def verb(command: Callable[..., Told]) -> Callable[..., None]:
             return
         with connect(url, home, profile) as client:
             told = command(client=client, **arguments)
+            while told.then:
+                if not as_json:
+                    told.show()
+                told = told.then()
         if as_json:
             line(json.dumps(told.document, ensure_ascii=False))
         else:

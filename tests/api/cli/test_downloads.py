@@ -1,6 +1,7 @@
 """Downloads keep to their folder, and what is there."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from api.client import ClientError
 from api.commands import download, programs
 from tests.api.cli.conftest import Run
+from tests.api.cli.test_watching import a_look
 from tests.api.live import Answer, answering
 
 
@@ -54,6 +56,57 @@ def test_artifacts_of_one_name_are_told_apart() -> None:
         an_artifact(3, "a.png", b""),
     ]
     assert download._names(made) == ["art_1-a.png", "b.png", "art_3-a.png"]
+
+
+def test_pictures_of_another_job_get_a_name_of_their_own(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names tell number and seed alone: the same seed with another prompt makes the same ones."""
+    monkeypatch.setenv("STILLROOM_KEY", "any")
+    made = [
+        an_artifact(1, "0000-7.png", b"/v1/artifacts/art_1/content"),
+        an_artifact(2, "0001-8.png", b"/v1/artifacts/art_2/content"),
+    ]
+
+    def answer(path: str) -> Answer:
+        if path.endswith("/content"):
+            return 200, path.encode()
+        if "/events" in path:
+            return 200, {"items": []}
+        listed = path.startswith("/v1/jobs/job_1/artifacts")
+        return 200, {"items": made} if listed else a_look("succeeded", 500)
+
+    (tmp_path / "0000-7.png").write_bytes(b"of another prompt")
+    command = ("generate", "a robot", "--base", "x", "--to", str(tmp_path))
+    with answering(answer) as url:
+        for _ in range(2):
+            code, out, err = run(*command, "--url", url)
+            assert code == 0, err
+            paths = [tmp_path / "art_1-0000-7.png", tmp_path / "0001-8.png"]
+            assert out.splitlines() == ["job_1", *map(str, paths)]
+        assert json.loads(run(*command, "--url", url, "--json")[1])["files"][0]["path"] == str(
+            paths[0]
+        )
+    assert (tmp_path / "0000-7.png").read_bytes() == b"of another prompt"
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "0000-7.png", *paths])
+
+
+@pytest.mark.parametrize("how", [(), ("--json",)])
+def test_a_job_is_named_before_its_pictures_are_fetched(
+    how: tuple[str, ...], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STILLROOM_KEY", "any")
+
+    def answer(path: str) -> Answer:
+        if "/artifacts" in path:
+            return 404, {}
+        return 200, {"items": []} if "/events" in path else a_look("succeeded", 500)
+
+    with answering(answer) as url:
+        command = ("generate", "a robot", "--base", "x", "--to", str(tmp_path), "--url", url)
+        code, out, err = run(*command, *how)
+    assert (code, "stillroom watch job_1" in err) == (1, True)
+    assert (out == "job_1\n") == (not how)
 
 
 def a_lora(**more: Any) -> Any:
