@@ -35,9 +35,9 @@ def _last_loss(events: list[Event], before: float | None) -> float | None:
 def _as_bar(looks: Iterator[tuple[Job, float | None]]) -> Job:
     bar = Progress(
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
-        TextColumn("{task.fields[words]}"),
+        TextColumn("{task.fields[words]}", markup=False),
         TimeElapsedColumn(),
         console=err,
         transient=True,

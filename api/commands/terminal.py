@@ -17,9 +17,10 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, emoji=False)
+err = Console(stderr=True, highlight=False, emoji=False)
 
 
 def say(sentence: str) -> None:
@@ -40,7 +41,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         return
     drawn = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        drawn.add_row(*(_text(cell) for cell in row))
+        drawn.add_row(*(Text(_text(cell)) for cell in row))  # a caption may look like markup
     out.print(drawn)
 
 
@@ -55,7 +56,7 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
 def counting() -> Iterator[Callable[[int, int], None]]:
     """A bar of unknown length at a terminal, while somebody tells how many pictures are in and how
     many were left out; nothing in a pipe."""
-    words = TextColumn("{task.description}")
+    words = TextColumn("{task.description}", markup=False)
     columns = (SpinnerColumn(), BarColumn(30), words, TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task("", total=None)
@@ -71,7 +72,7 @@ def transferring(name: str) -> Iterator[Callable[[int, int], None]]:
     """A bar at a terminal, while somebody tells how many bytes have come or gone, and of how many;
     nothing in a pipe."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(30),
         DownloadColumn(),
         TransferSpeedColumn(),
