@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import typer
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from api.client import ClientError
 from api.commands import (
@@ -73,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _refuse(str(error))
     except ValidationError as error:
         _refuse(_setting_at_fault(error))
+    except SettingsError as error:
+        _refuse(_setting_without_form(error))
 
 
 def _refuse(sentence: str) -> None:
@@ -85,3 +88,12 @@ def _setting_at_fault(error: ValidationError) -> str:
     first = error.errors()[0]
     name = "_".join(["STILLROOM", *(str(part).upper() for part in first["loc"])])
     return f"{name}: {first['msg']}."
+
+
+def _setting_without_form(error: SettingsError) -> str:
+    """Of a list or a table of names, which are read as JSON; the error has the field in quotes."""
+    _, field, *_ = str(error).split('"')
+    return (
+        f'STILLROOM_{field.upper()} is no JSON: write a list as ["a", "b"], a table of names as '
+        '{"a": "b"}.'
+    )

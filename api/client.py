@@ -47,7 +47,7 @@ from api.client_errors import DamagedDownload as DamagedDownload
 from api.client_errors import NoAnswer as NoAnswer
 from api.client_errors import is_worth_waiting, may_pass
 from api.fetching import Part, fetch
-from api.uploads import Batch, Counted, batches, files_of
+from api.uploads import Batch, Counted, batches, files_of, name_of
 from core.files.digest import sha256_of
 
 WAIT_SECONDS = 5
@@ -82,12 +82,14 @@ class Client:
         self.url = url.rstrip("/")
         self.patience_seconds = patience_seconds
         self._held = httpx.Timeout(timeout_seconds + WAIT_SECONDS, connect=5.0)
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(timeout_seconds, connect=5.0),
-            trust_env=not is_local(self.url),  # a proxy of this user does not see our loopback
-        )
+        own = is_local(self.url)
+        with _proxies_told_plainly():
+            self._http = httpx.Client(
+                base_url=self.url,
+                headers={"Authorization": f"Bearer {_possible(key)}"} if key else {},
+                timeout=httpx.Timeout(timeout_seconds, connect=5.0),
+                trust_env=not own,  # a proxy of this user does not see our loopback
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -344,7 +346,7 @@ class Client:
         artifact."""
         about = {} if name is None else {"name": name}
         with path.open("rb") as file:
-            sent = {"file": (path.name, file, BYTES)}
+            sent = {"file": (name_of(Path(path.name)), file, BYTES)}
             return cast(Brought, self._call("POST", "/v1/artifacts", data=about, files=sent))
 
     def download(self, artifact: str | Artifact, path: Path, *, tell: Tell | None = None) -> Path:
@@ -514,6 +516,10 @@ class Client:
             ) from error
         except httpx.TimeoutException as error:
             raise NoAnswer(f"The server at {self.url} does not answer in time.") from error
+        except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
+            raise ClientError(f"What was asked of {self.url} cannot be said in HTTP.") from error
+        except httpx.DecodingError as error:
+            raise ClientError(f"{self.url} answers what cannot be unpacked: {error}.") from error
         except httpx.TransportError as error:
             raise BrokenConnection(f"The connection to {self.url} broke: {error}.") from error
 
@@ -553,6 +559,28 @@ def is_local(url: str) -> bool:
         return host == "localhost"
 
 
+def _possible(key: str) -> str:
+    """The key, if it can stand in a header. It is not repeated where it cannot."""
+    for place, letter in enumerate(key, 1):
+        if not "!" <= letter <= "~":
+            what = "whitespace" if letter.isspace() else "a character"
+            raise ClientError(
+                f"The key has {what} at place {place} that no key has: copy it again, into "
+                "STILLROOM_KEY or the profile."
+            )
+    return key
+
+
+@contextmanager
+def _proxies_told_plainly() -> Iterator[None]:
+    try:
+        yield
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise ClientError(
+            f"The proxy of HTTP_PROXY, HTTPS_PROXY or ALL_PROXY cannot be used: {error}"
+        ) from error
+
+
 def _raise_if_refused(response: httpx.Response) -> None:
     """A redirect is a refusal: it tells of no work done, and our key is not carried to another
     address."""
@@ -570,4 +598,4 @@ def _raise_if_refused(response: httpx.Response) -> None:
         problem = None
     if not isinstance(problem, dict):
         problem = {}
-    raise ApiError({"status": response.status_code, **problem})
+    raise ApiError({**problem, "status": response.status_code})

@@ -22,16 +22,25 @@ class DamagedDownload(ClientError):
 
 
 class ApiError(ClientError):
-    """The server said no. ``problem`` is its whole answer, an RFC 9457 document."""
+    """The server said no. ``problem`` is its whole answer, an RFC 9457 document; of a foreign
+    server's only what has the right type is told."""
 
     def __init__(self, problem: Mapping[str, Any]) -> None:
         self.problem = problem
         self.status: int = problem.get("status", 500)
-        self.code: str = problem.get("code", "unknown")
-        self.detail: str = problem.get("detail") or f"The server answered {self.status}."
-        self.errors: list[dict[str, str]] = problem.get("errors") or []
+        self.code: str = _text(problem.get("code")) or "unknown"
+        self.detail: str = _text(problem.get("detail")) or f"The server answered {self.status}."
+        self.errors: list[dict[str, str]] = _objects(problem.get("errors"))
         further = [error for error in self.errors if error.get("detail") != self.detail]
         super().__init__("\n".join([self.detail, *map(_where, further)]))
+
+
+def _text(told: object) -> str:
+    return told if isinstance(told, str) else ""
+
+
+def _objects(told: object) -> list[dict[str, str]]:
+    return [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
 
 
 def _where(error: Mapping[str, str]) -> str:

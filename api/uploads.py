@@ -1,6 +1,7 @@
 """Files on their way to a server: which, in which requests, and how far they are."""
 
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -34,15 +35,26 @@ def files_of(paths: Sequence[Path]) -> list[tuple[str, Path]]:
         if path.is_dir():
             inside = [member.relative_to(path) for member in sorted(path.rglob("*"))]
             found += [
-                (member.as_posix(), path / member)
+                (name_of(member), path / member)
                 for member in inside
                 if (path / member).is_file() and not any(p.startswith(".") for p in member.parts)
             ]
         elif path.is_file():
-            found.append((path.name, path))
+            found.append((name_of(Path(path.name)), path))
         else:
             raise ClientError(f"There is no file or folder {path}.")
     return found
+
+
+def name_of(path: Path) -> str:
+    """What a file is sent as. A name that is not UTF-8 is read as Latin-1, which fits all bytes and
+    is what most such names are."""
+    name = path.as_posix()
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name).decode("latin-1")
+    return name
 
 
 def batches(files: Sequence[tuple[str, Path]]) -> Iterator[list[tuple[str, Path]]]:

@@ -22,13 +22,16 @@ def read(recipe: str) -> tuple[str, dict[str, Any]]:
     path = ours if recipe in names() else Path(recipe)
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
-        return written["kind"], written["spec"]
+        kind, spec = written["kind"], written["spec"]
     except FileNotFoundError:
         raise ClientError(
             f"There is no recipe {recipe!r}: it is neither a file nor one of {', '.join(names())}."
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         raise ClientError(f"{path} is no recipe, an object with `kind` and `spec`.") from error
+    if not isinstance(kind, str) or not isinstance(spec, dict):
+        raise ClientError(f"{path} is no recipe: its `kind` is a word, its `spec` an object.")
+    return kind, spec
 
 
 def write(job: Job) -> str:
@@ -49,10 +52,11 @@ def change(spec: dict[str, Any], text: str) -> None:
         raise ClientError(f"--set {text}: write FIELD=VALUE, as in lora.rank=16.")
     *parents, name = path.split(".")
     for parent in parents:
-        inner = spec.setdefault(parent, {})
-        if not isinstance(inner, dict):
+        if spec.get(parent) is None:  # as `jobs spec` writes what a job did without
+            spec[parent] = {}
+        if not isinstance(spec[parent], dict):
             raise ClientError(f"--set {text}: {parent} has no fields.")
-        spec = inner
+        spec = spec[parent]
     try:
         spec[name] = json.loads(value)
     except ValueError:

@@ -39,9 +39,9 @@ def parsed(csv: str) -> list[Card]:
     """Of ``name, MiB, driver`` a line. What has no memory of its own is no card for us."""
     cards = []
     for line in csv.splitlines():
-        name, memory, driver = (cell.strip() for cell in line.rsplit(",", 2))
-        if memory.isdecimal():
-            cards.append(Card(name, int(memory) * MIB, driver))
+        cells = [cell.strip() for cell in line.rsplit(",", 2)]
+        if len(cells) == 3 and cells[1].isdecimal():  # a warning of the driver's may lie between
+            cards.append(Card(cells[0], int(cells[1]) * MIB, cells[2]))
     return cards
 
 

@@ -31,9 +31,17 @@ def checks(settings: Settings) -> Iterator[Observation]:
 
 
 def database(settings: Settings) -> Observation:
-    url = make_url(settings.effective_database_url)
+    try:
+        url = make_url(settings.effective_database_url)
+        opened = Database.of(settings)
+    except (SQLAlchemyError, ImportError, ValueError):  # their words may hold the password
+        return Observation(
+            "bad",
+            "database",
+            "STILLROOM_DATABASE_URL is no address of a database: one looks like "
+            "postgresql+psycopg://user@host/name.",
+        )
     told = f"{url.get_backend_name()} at {url.host or url.database}"
-    opened = Database.of(settings)
     try:
         with opened.read() as session:
             migrate.require(session, migrate.head())
@@ -54,6 +62,12 @@ def broker(settings: Settings) -> Observation:
     try:
         with Redis.from_url(settings.broker_url.get_secret_value(), socket_timeout=3) as asked:
             asked.ping()
+    except ValueError:  # its words may hold the password
+        return Observation(
+            "bad",
+            "broker",
+            "STILLROOM_BROKER_URL is no address of a broker: one looks like redis://host:6379/0.",
+        )
     except RedisError as error:
         return Observation(
             "note",

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import threading
 import time
 import zipfile
@@ -148,6 +149,19 @@ def test_nothing_to_upload_is_said_before_anything_is_sent(client: Client, tmp_p
         client.upload("dst_any", [tmp_path])
     with pytest.raises(ClientError, match="There is no file or folder"):
         client.upload("dst_any", [tmp_path / "absent.png"])
+
+
+def test_a_name_that_is_not_utf_8_is_read_as_latin_1(
+    client: Client, pictures: list[Path], tmp_path: Path
+) -> None:
+    stem = os.fsencode(tmp_path) + b"/caf\xe9"
+    Path(os.fsdecode(stem + b".png")).write_bytes(pictures[0].read_bytes())
+    Path(os.fsdecode(stem + b".txt")).write_text("a robot")
+    made = client.create_dataset("café", "captioned")
+    client.upload(made["id"], [tmp_path])
+    client.upload(made["id"], list(tmp_path.glob("*.png")))
+    ((name, caption),) = [(i["filename"], i["caption"]) for i in client.list_images(made["id"])]
+    assert (name, caption) == ("café.png", "a robot")
 
 
 def test_text_file_named_jpg_is_refused_with_a_sentence(client: Client, tmp_path: Path) -> None:
@@ -362,6 +376,54 @@ def test_refusal_without_a_document_still_has_its_status() -> None:
     ):
         client.healthz()
     assert refused.value.status == 502
+
+
+@pytest.mark.parametrize(
+    "key", ["stillröom_a", "stillroom_a\r", " stillroom_a", "stillroom_\udce4"]
+)
+def test_a_key_that_cannot_be_sent_is_refused_and_not_repeated(key: str) -> None:
+    with pytest.raises(ClientError, match="at place") as refused:
+        Client("http://127.0.0.1:1", key)
+    assert "still" not in str(refused.value)
+
+
+def test_what_http_cannot_say_is_refused_at_once() -> None:
+    with (
+        answering(lambda path: (200, {})) as url,
+        Client(url) as client,
+        pytest.raises(ClientError, match="cannot be said in HTTP") as refused,
+    ):
+        client.submit("generate", {}, idempotency_key="a\nb")
+    assert not isinstance(refused.value, NoAnswer)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://a:secret@127.0.0.1:1", "gopher://a:secret@127.0.0.1"])
+def test_a_proxy_that_cannot_be_used_is_a_sentence(
+    proxy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(ClientError, match="ALL_PROXY cannot be used") as refused:
+        Client("http://192.0.2.1")
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        {"detail": [{"loc": ["body"], "msg": "field required"}]},
+        {"status": "bad", "errors": {"name": ["is missing"]}},
+        {"status": 200, "code": 7, "errors": ["is missing"]},
+        {"detail": "", "errors": [{"pointer": 3, "detail": None}]},
+    ],
+)
+def test_a_foreign_servers_problem_keeps_its_status(problem: Any) -> None:
+    with (
+        answering(lambda path: (422, problem)) as url,
+        Client(url) as client,
+        pytest.raises(ApiError, match="answered 422") as refused,
+    ):
+        client.healthz()
+    assert (refused.value.status, refused.value.code) == (422, "unknown")
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

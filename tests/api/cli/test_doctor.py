@@ -52,3 +52,17 @@ def test_a_database_that_is_away() -> None:
     found = house.database(Settings(database_url="postgresql+psycopg://a:secret@127.0.0.1:1/b"))
     assert (found.verdict, "does not answer" in found.says) == ("bad", True)
     assert "secret" not in found.says
+
+
+@pytest.mark.parametrize("address", ["postgres://a:secret@127.0.0.1/b", "secret", "mssql://secret"])
+def test_a_database_address_that_is_none(address: str) -> None:
+    found = house.database(Settings(database_url=address))
+    assert (found.verdict, "STILLROOM_DATABASE_URL" in found.says) == ("bad", True)
+    assert "secret" not in found.says
+
+
+@pytest.mark.parametrize("address", ["localhost:6379", "secret", "redis://:secret@127.0.0.1:port"])
+def test_a_broker_address_that_is_none(address: str) -> None:
+    found = house.broker(Settings(broker_url=address))
+    assert (found.verdict, "STILLROOM_BROKER_URL" in found.says) == ("bad", True)
+    assert "secret" not in found.says

@@ -54,6 +54,15 @@ def test_setting_that_cannot_be_names_its_variable(
     assert err.startswith("STILLROOM_PORT: ")
 
 
+def test_setting_that_is_no_json_names_its_variable(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STILLROOM_IMPORT_ROOTS", "/data")
+    code, _, err = run("jobs")
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith('STILLROOM_IMPORT_ROOTS is no JSON: write a list as ["a", "b"]')
+
+
 def test_refusal_of_the_server_is_its_sentence(on_server: Run) -> None:
     code, out, err = on_server("jobs", "show", "job_unknown")
     assert (code, out) == (1, "")

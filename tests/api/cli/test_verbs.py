@@ -70,6 +70,9 @@ def test_a_recipe_trains_and_a_job_gives_its_recipe_back(
         assert words in shown
     file = tmp_path / "dog.json"
     assert on_server("jobs", "spec", first, "--to", str(file))[0] == 0
+    assert recipes.read(str(file))[1]["prior"] is None
+    images = ("--set", "prior.images=10", "--dry-run")
+    assert "`prior` needs `class_prompt`" in on_server("train", str(file), *images)[2]
     second = on_server("train", str(file))[1].strip()
     assert on_server("jobs", "spec", second)[1] == on_server("jobs", "spec", first)[1]
     (asked,) = (each for each in shown.splitlines() if each.startswith("spec sha256"))
@@ -145,6 +148,9 @@ def test_recipes_that_are_none(on_server: Run, tmp_path: Path) -> None:
     assert "ssd_1b_dreambooth_lora_dog" in err
     (tmp_path / "x.json").write_text("[]")
     assert "is no recipe" in on_server("train", str(tmp_path / "x.json"))[2]
+    for spec in ("[]", "null"):
+        (tmp_path / "x.json").write_text(f'{{"kind": "fine_tune", "spec": {spec}}}')
+        assert "its `spec` an object" in on_server("train", str(tmp_path / "x.json"))[2]
     recipe = ("train", "ssd_1b_dreambooth_lora_dog")
     assert "FIELD=VALUE" in on_server(*recipe, "--set", "steps")[2]
     assert "base has no fields" in on_server(*recipe, "--set", "base.rank=2")[2]

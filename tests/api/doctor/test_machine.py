@@ -35,6 +35,7 @@ def test_builds(source: str, build: TorchBuild) -> None:
 
 def test_what_the_driver_tells() -> None:
     told = (
+        "WARNING: infoROM is corrupted at gpu 0000:01:00.0\n"
         "NVIDIA GeForce RTX 3060, 12288, 570.86\n"
         "Quadro, with a comma, 8192, 570.86\n"
         "GB10, [N/A], 580.1\n"
