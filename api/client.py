@@ -47,7 +47,7 @@ from api.client_errors import DamagedDownload as DamagedDownload
 from api.client_errors import NoAnswer as NoAnswer
 from api.client_errors import is_worth_waiting, may_pass
 from api.fetching import Part, fetch
-from api.uploads import Batch, Counted, batches, files_of, name_of
+from api.uploads import Batch, Counted, batches, bytes_of, files_of, name_of
 from core.files.digest import sha256_of
 
 WAIT_SECONDS = 5
@@ -113,20 +113,18 @@ class Client:
         return cast(Dataset, self._make("/v1/datasets", {"name": name, "kind": kind}))
 
     def upload(self, dataset_id: str, paths: Sequence[Path], *, tell: Tell | None = None) -> Upload:
-        """Sends files, zips and whole folders, a few hundred files a request. A request that broke
-        off is sent again, ``patience_seconds`` long; ``tell`` hears how many bytes have gone.
+        """Sends files, zips and whole folders, some hundred files or megabytes a request. One that
+        broke off is sent again, ``patience_seconds`` long; ``tell`` hears how many bytes have gone.
 
         Safe to repeat: pictures that are there already keep their id. A caption travels with its
         picture, and a ``metadata.jsonl`` with the last request: by then all that it names is there.
         """
         files = files_of(paths)
-        if not files:
-            raise ClientError(f"No file to upload in {', '.join(map(str, paths)) or 'nothing'}.")
-        total_bytes, gone_bytes, answers = sum(path.stat().st_size for _, path in files), 0, []
+        total_bytes, gone_bytes, answers = bytes_of(files), 0, []
         for batch in batches(files):
             heard = partial(_from, gone_bytes, total_bytes, tell)
             answers.append(self._sent_at_last(dataset_id, batch, heard))
-            gone_bytes += sum(path.stat().st_size for _, path in batch)
+            gone_bytes += bytes_of(batch)
         items = [item for answer in answers for item in answer["items"]]
         return {"items": items, "dataset": answers[-1]["dataset"]}
 

@@ -11,6 +11,9 @@ from api.client_errors import ClientError
 FILES_A_REQUEST = 200
 """The server takes 1,000; each is an open file here, and 256 of those is a common limit."""
 
+BYTES_A_REQUEST = 256 * 10**6
+"""Far below the server's cap, and little to send again where a request broke off."""
+
 Batch = Sequence[tuple[str, Path]]
 """Files of one request, by the names that they are sent under."""
 
@@ -29,7 +32,11 @@ class Counted(io.FileIO):
 
 
 def files_of(paths: Sequence[Path]) -> list[tuple[str, Path]]:
-    """Names and places of all files; a folder stands for all it holds but hidden files."""
+    """Names and places of all files; a folder stands for all it holds but hidden files.
+
+    Raises:
+        ClientError: one of the paths is not there, or there is no file at all.
+    """
     found = []
     for path in paths:
         if path.is_dir():
@@ -43,6 +50,8 @@ def files_of(paths: Sequence[Path]) -> list[tuple[str, Path]]:
             found.append((name_of(Path(path.name)), path))
         else:
             raise ClientError(f"There is no file or folder {path}.")
+    if not found:
+        raise ClientError(f"No file to upload in {', '.join(map(str, paths)) or 'nothing'}.")
     return found
 
 
@@ -58,17 +67,27 @@ def name_of(path: Path) -> str:
 
 
 def batches(files: Sequence[tuple[str, Path]]) -> Iterator[list[tuple[str, Path]]]:
-    """Requests of about ``FILES_A_REQUEST`` files that keep a picture and its caption together."""
+    """Requests of about ``FILES_A_REQUEST`` files and up to ``BYTES_A_REQUEST``, or a larger one;
+    they keep a picture and its caption together."""
     tables = [entry for entry in files if entry[1].name == "metadata.jsonl"]
     others = sorted((entry for entry in files if entry not in tables), key=_picture_of)
     batch: list[tuple[str, Path]] = []
-    for _, together in groupby(others, key=_picture_of):
-        if len(batch) >= FILES_A_REQUEST:
+    batch_bytes = 0
+    for _, group in groupby(others, key=_picture_of):
+        together = list(group)
+        more_bytes = bytes_of(together)
+        is_full = len(batch) >= FILES_A_REQUEST or batch_bytes + more_bytes > BYTES_A_REQUEST
+        if batch and is_full:
             yield batch
-            batch = []
+            batch, batch_bytes = [], 0
         batch += together
+        batch_bytes += more_bytes
     if batch or tables:
         yield batch + tables
+
+
+def bytes_of(batch: Batch) -> int:
+    return sum(path.stat().st_size for _, path in batch)
 
 
 def _picture_of(entry: tuple[str, Path]) -> Path:

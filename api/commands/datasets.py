@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from api.answers import Dataset, Upload, UploadedFile
-from api.client import Client
+from api.client import Client, ClientError
 from api.commands.connection import Home, ready_home
 from api.commands.terminal import bytes_text, counting, facts, line, say, table, transferring
 from api.commands.verb import Json, Told, gone, rows, verb
+from api.uploads import files_of
 
 if TYPE_CHECKING:
     from core.datasets.importing.report import Report
@@ -38,10 +39,20 @@ def create(
     ] = False,
 ) -> Told:
     """Make a dataset; its id is printed."""
+    if paths:
+        files_of(paths)  # what is not there is said before anything is made
     dataset = client.create_dataset(name, "captioned" if captioned else "instance")
     if paths:
-        dataset = send(client, dataset["id"], paths)["dataset"]
+        dataset = _filled(client, dataset["id"], paths)
     return Told(dataset, lambda: line(dataset["id"]))
+
+
+def _filled(client: Client, dataset_id: str, paths: list[Path]) -> Dataset:
+    try:
+        return send(client, dataset_id, paths)["dataset"]
+    except ClientError:
+        say(f"{dataset_id} is made: go on with `stillroom dataset upload {dataset_id}`.")
+        raise
 
 
 @app.command()

@@ -1,6 +1,8 @@
 """`fine-tune`, `distill`, `train`, `generate`, `jobs` and what is done to one: work for devices."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,6 +18,7 @@ from api.commands.follow import follow
 from api.commands.mirror import given, takes
 from api.commands.terminal import bytes_text, facts, line, say, seconds_text, table
 from api.commands.verb import Told, gone, rows, verb
+from api.uploads import name_of
 from core.specs import (
     DistillSpec,
     FineTuneSpec,
@@ -149,9 +152,11 @@ def generate(
     about, stay = _about(name, priority, label, after, deadline, webhook), watch or to is not None
     if strength is not None and start is None:
         raise typer.BadParameter("--strength says how far to go from the picture of --from.")
-    if start is not None:
-        spec["image"] = _sent(client, start) | given(strength=strength)
-    return _post(client, "generate", spec, about, dry_run=dry_run, stay=stay, to=to)
+    if start is None:
+        return _post(client, "generate", spec, about, dry_run=dry_run, stay=stay, to=to)
+    with _sent(client, start, keep=not dry_run) as image:
+        spec["image"] = image | given(strength=strength)
+        return _post(client, "generate", spec, about, dry_run=dry_run, stay=stay, to=to)
 
 
 @verb
@@ -192,13 +197,29 @@ def train(
     return _post(client, kind, spec, about, dry_run=dry_run, stay=watch)
 
 
-def _sent(client: Client, picture: Path) -> dict[str, str]:
-    """Where the server has it now."""
-    dataset = client.create_dataset(picture.name)["id"]
-    (item,) = client.upload(dataset, [picture])["items"]
-    if item["id"] is None:
-        raise ClientError(item["problems"][0]["detail"])
-    return {"dataset": dataset, "image": item["id"]}
+@contextmanager
+def _sent(client: Client, picture: Path, *, keep: bool) -> Iterator[dict[str, str]]:
+    """Where the server has it: in a dataset of its own, which goes again unless a job was made of
+    it and it is to be kept."""
+    if not picture.is_file():
+        raise ClientError(f"There is no picture {picture} for --from.")
+    dataset, needed = client.create_dataset(name_of(Path(picture.name)))["id"], False
+    try:
+        yield {"dataset": dataset, "image": _only(client, dataset, picture)}
+        needed = keep
+    finally:
+        if not needed:
+            with suppress(ClientError):  # the server is away, or made the job all the same
+                client.delete_dataset(dataset)
+
+
+def _only(client: Client, dataset: str, picture: Path) -> str:
+    items = client.upload(dataset, [picture])["items"]
+    images = [item["id"] for item in items if item["id"] is not None]
+    if len(images) == 1:
+        return images[0]
+    problems = [flaw["detail"] for item in items for flaw in item["problems"]]
+    raise ClientError((problems or [f"{picture} is no single picture, as --from takes one."])[0])
 
 
 @verb

@@ -122,10 +122,26 @@ def test_many_files_travel_in_several_requests(
     assert len(answer["items"]) == answer["dataset"]["images"] == 5
 
 
+def files_of_bytes(folder: Path, sizes: dict[str, int]) -> list[tuple[str, Path]]:
+    for name, size in sizes.items():
+        (folder / name).write_bytes(bytes(size))
+    return [(name, folder / name) for name in sizes]
+
+
+def test_large_files_travel_in_several_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads, "BYTES_A_REQUEST", 100)
+    sizes = {"a.png": 60, "b.png": 30, "b.txt": 20, "c.png": 50, "d.zip": 300, "e.png": 1}
+    files = files_of_bytes(tmp_path, sizes)
+    sent = [[name for name, _ in batch] for batch in uploads.batches(files)]
+    assert sent == [["a.png"], ["b.png", "b.txt", "c.png"], ["d.zip"], ["e.png"]]
+
+
 def test_caption_travels_with_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uploads, "FILES_A_REQUEST", 1)
     names = ["b.txt", "metadata.jsonl", "a.png", "b.png", "a.txt"]
-    files = [(name, tmp_path / name) for name in names]
+    files = files_of_bytes(tmp_path, dict.fromkeys(names, 1))
     sent = [[name for name, _ in batch] for batch in uploads.batches(files)]
     assert sent == [["a.png", "a.txt"], ["b.txt", "b.png", "metadata.jsonl"]]
 

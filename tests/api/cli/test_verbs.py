@@ -34,6 +34,37 @@ def test_dataset_is_created_filled_listed_and_shown(on_server: Run, pictures: Pa
     assert "advice\t5 of 5 pictures have a side below 512 pixels" in shown
 
 
+def test_no_dataset_is_left_of_what_could_not_begin(
+    on_server: Run, pictures: Path, tmp_path: Path
+) -> None:
+    before = on_server("dataset", "list")[1]
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "empty").mkdir()
+    for path in ("typo", "empty"):
+        code, out, err = on_server("dataset", "create", "dog", str(tmp_path / path))
+        assert (code, out, err.count("\n")) == (1, "", 1)
+    draw = ("generate", "a robot", "--base", "nano-ssd-1b", "--from")
+    picture = str(pictures / "robot-1.png")
+    for start in (tmp_path / "typo", tmp_path / "empty", tmp_path / "notes.txt"):
+        code, out, err = on_server(*draw, str(start))
+        assert (code, out, start.stem in err) == (1, "", True)
+    assert on_server(*draw, picture, "--dry-run")[0] == 0
+    assert on_server(*draw, picture, "--steps", "100000")[0] == 1
+    assert on_server("dataset", "list")[1] == before
+    job = on_server(*draw, picture)[1].strip()
+    assert "robot-1.png" in on_server("dataset", "list")[1]
+    on_server("cancel", job)
+
+
+def test_a_dataset_whose_pictures_are_refused_is_named(on_server: Run, tmp_path: Path) -> None:
+    (tmp_path / "dog.jpg").write_text("no picture")
+    code, out, err = on_server("dataset", "create", "dog", str(tmp_path))
+    assert (code, out) == (1, "")
+    dataset = last_id(err)
+    assert f"go on with `stillroom dataset upload {dataset}`" in err
+    assert on_server("dataset", "show", dataset)[0] == 0
+
+
 def test_job_is_submitted_listed_shown_cancelled_and_watched(
     on_server: Run, pictures: Path
 ) -> None:
