@@ -77,7 +77,8 @@ class Client:
         """
         Args:
             timeout_seconds: for one answer to begin; uploads and downloads may take longer.
-            patience_seconds: how long ``watch`` waits for a server that is away.
+            patience_seconds: how long ``watch``, uploads and downloads wait for a server that is
+                away.
         """
         self.url = url.rstrip("/")
         self.patience_seconds = patience_seconds
@@ -512,8 +513,10 @@ class Client:
             raise NoAnswer(
                 f"No server answers at {self.url}: start one with `stillroom serve`."
             ) from error
+        except httpx.PoolTimeout as error:
+            raise NoAnswer(f"All connections to {self.url} are in use.") from error
         except httpx.TimeoutException as error:
-            raise NoAnswer(f"The server at {self.url} does not answer in time.") from error
+            raise BrokenConnection(f"The server at {self.url} does not answer in time.") from error
         except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
             raise ClientError(f"What was asked of {self.url} cannot be said in HTTP.") from error
         except httpx.DecodingError as error:

@@ -502,6 +502,8 @@ class Breaking(BaseHTTPRequestHandler):
 
     asked: ClassVar[list[str | None]] = []
     tag: ClassVar[str] = ""
+    silent_seconds: ClassVar[float] = 0.0
+    """Before it hangs up."""
 
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
@@ -512,6 +514,7 @@ class Breaking(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(CONTENT) - begin))
         self.end_headers()
         self.wfile.write(CONTENT[begin : begin + 1000])
+        time.sleep(self.silent_seconds)
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -543,6 +546,31 @@ def test_a_download_that_breaks_goes_on_where_it_was(breaking: str, tmp_path: Pa
     assert Breaking.asked == [None, "bytes=1000-", "bytes=2000-"]
     assert told[-1] == (2500, 2500)
     assert [path.name for path in tmp_path.iterdir()] == ["x.bin"]
+
+
+def test_a_download_that_stalls_goes_on_where_it_was(
+    breaking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Breaking, "silent_seconds", 2.0)
+    with Client(breaking, timeout_seconds=0.5) as client:
+        path = client.download(an_artifact(CONTENT), tmp_path / "x.bin")
+    assert path.read_bytes() == CONTENT
+    assert (Breaking.asked[0], Breaking.asked[-1]) == (None, "bytes=2000-")
+
+
+def test_an_upload_that_stalls_is_sent_again(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    asked: list[str] = []
+
+    def answer(path: str) -> Answer:
+        asked.append(path)
+        if len(asked) == 1:
+            time.sleep(2)
+        return 200, {"items": [], "dataset": {"id": "dst_1"}}
+
+    with answering(answer) as url, Client(url, timeout_seconds=0.5) as client:
+        assert client.upload("dst_1", [tmp_path])["dataset"]["id"] == "dst_1"
+    assert len(asked) > 1
 
 
 def test_the_next_call_goes_on_where_the_last_one_was(breaking: str, tmp_path: Path) -> None:
@@ -665,10 +693,17 @@ def test_watch_does_not_wait_for_what_will_not_pass() -> None:
         client.wait("job_1")
 
 
+@pytest.mark.parametrize(
+    "loss",
+    [
+        httpx.RemoteProtocolError("Server disconnected without sending a response."),
+        httpx.ReadTimeout("timed out"),
+    ],
+)
 def test_a_post_whose_answer_is_lost_is_sent_again_under_the_same_key(
-    live: Live, client: Client, monkeypatch: pytest.MonkeyPatch
+    loss: httpx.TransportError, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when the server dies between its commit and its answer."""
+    """As when the server dies between its commit and its answer, or the answer takes too long."""
     send = client._http.request
     lost: list[str] = []
 
@@ -676,7 +711,7 @@ def test_a_post_whose_answer_is_lost_is_sent_again_under_the_same_key(
         answer = send(method, path, **request)
         if not lost:
             lost.append(answer.json()["id"])
-            raise httpx.RemoteProtocolError("Server disconnected without sending a response.")
+            raise loss
         return answer
 
     monkeypatch.setattr(client._http, "request", lose_the_first)
