@@ -41,7 +41,8 @@ def fetch(
         ClientError: somebody else is fetching it to the same place.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{sha256[:16]}.part")
+    # without its name, which may be as long as names can be
+    aside = path.with_name(f".{sha256[:16]}.part")
     lock = LockFile.take(aside)
     if lock is None:
         raise ClientError(f"{path.name} is being fetched to the same place by another command.")

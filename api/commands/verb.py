@@ -2,7 +2,8 @@
 
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from api.client import ApiError
 from api.commands.connection import Home, Profile, Url, connect
 from api.commands.terminal import line, say, table
 
@@ -43,7 +45,7 @@ def verb(command: Callable[..., Told]) -> Callable[..., None]:
     ) -> None:
         if context.invoked_subcommand is not None:
             return
-        with connect(url, home, profile) as client:
+        with connect(url, home, profile) as client, _refusals_told(as_json):
             told = command(client=client, **arguments)
             while told.then:
                 if not as_json:
@@ -62,6 +64,17 @@ def verb(command: Callable[..., Told]) -> Callable[..., None]:
     with_server.__annotations__ = {p.name: p.annotation for p in keyword_only}
     setattr(with_server, "__signature__", inspect.Signature(keyword_only))  # noqa: B010
     return with_server
+
+
+@contextmanager
+def _refusals_told(as_json: bool) -> Iterator[None]:
+    """For programs a refusal is an answer of the server's like any other, with its stable code."""
+    try:
+        yield
+    except ApiError as error:
+        if as_json:
+            line(json.dumps(error.problem, ensure_ascii=False))
+        raise
 
 
 def rows(

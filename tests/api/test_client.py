@@ -484,6 +484,12 @@ def test_download_arrives_whole(tmp_path: Path) -> None:
     assert path.read_bytes() == content
 
 
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path: Path) -> None:
+    name = "x" * 251 + ".bin"
+    with answering(lambda path: (200, b"bytes")) as url, Client(url) as client:
+        assert client.download(an_artifact(b"bytes"), tmp_path / name).read_bytes() == b"bytes"
+
+
 def test_damaged_download_leaves_what_was_there(tmp_path: Path) -> None:
     there = tmp_path / "x.bin"
     there.write_bytes(b"from yesterday")
@@ -592,7 +598,7 @@ def test_of_a_file_that_is_another_now_nothing_is_kept(
     breaking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = an_artifact(CONTENT)
-    (tmp_path / f".x.bin.{row['sha256'][:16]}.part").write_bytes(b"other bytes")
+    (tmp_path / f".{row['sha256'][:16]}.part").write_bytes(b"other bytes")
     with Client(breaking) as client, pytest.raises(DamagedDownload):
         client.download(row, tmp_path / "x.bin")
     assert list(tmp_path.iterdir()) == []
@@ -602,7 +608,7 @@ def test_of_a_file_that_is_another_now_nothing_is_kept(
 
 def test_two_do_not_fetch_one_file_to_one_place(breaking: str, tmp_path: Path) -> None:
     row = an_artifact(CONTENT)
-    lock = LockFile.take(tmp_path / f".x.bin.{row['sha256'][:16]}.part")
+    lock = LockFile.take(tmp_path / f".{row['sha256'][:16]}.part")
     assert lock
     with Client(breaking) as client, pytest.raises(ClientError, match="by another command"):
         client.download(row, tmp_path / "x.bin")

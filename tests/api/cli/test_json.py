@@ -69,6 +69,16 @@ def test_answers_are_the_servers_own(on_server: Run, pictures: Path) -> None:
     assert said(on_server, "keys", "delete", key["id"]) == {"deleted": key["id"]}
 
 
+def test_a_refusal_has_its_code(on_server: Run) -> None:
+    code, out, err = on_server("jobs", "show", "job_unknown", "--json")
+    problem = json.loads(out)
+    assert (code, problem["status"], problem["code"]) == (1, 404, "not_found")
+    assert err == f"{problem['detail']}\n"
+    assert on_server("jobs", "--json", "--url", "http://127.0.0.1:1")[1] == "", (
+        "nobody has answered"
+    )
+
+
 def test_a_profile_names_a_server(
     run: Run, live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
