@@ -517,6 +517,8 @@ class Client:
             raise NoAnswer(f"All connections to {self.url} are in use.") from error
         except httpx.TimeoutException as error:
             raise BrokenConnection(f"The server at {self.url} does not answer in time.") from error
+        except UnicodeEncodeError as error:  # of an argument that the shell had from such a file
+            raise ClientError("A text that was given is not UTF-8: write it in UTF-8.") from error
         except (httpx.LocalProtocolError, httpx.UnsupportedProtocol) as error:
             raise ClientError(f"What was asked of {self.url} cannot be said in HTTP.") from error
         except httpx.DecodingError as error:

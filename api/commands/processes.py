@@ -2,13 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from api import launch
 from api.commands.connection import Home, settings_for
 from api.commands.terminal import say
+from core.config import Settings
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on [default: 127.0.0.1].")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on [default: 8400].")]
@@ -72,7 +73,12 @@ def demo(
     run(settings_for(home), images=images, steps=steps or DEFAULT_STEPS)
 
 
-def _become(module: str, *arguments: str, **settings: object) -> NoReturn:
-    """This process turns into ``python -m module``, so that signals reach it and nothing else."""
+def _become(module: str, *arguments: str, **settings: Any) -> NoReturn:
+    """This process turns into ``python -m module``, so that signals reach it and nothing else.
+
+    Raises:
+        ValueError: a setting cannot be. It is told here, where a sentence is made of it.
+    """
+    Settings(**{name: value for name, value in settings.items() if value is not None})
     line = launch.command(module, *arguments)
     os.execve(line[0], line, launch.environment(**settings))

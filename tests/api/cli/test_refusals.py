@@ -63,6 +63,24 @@ def test_setting_that_is_no_json_names_its_variable(
     assert err.startswith('STILLROOM_IMPORT_ROOTS is no JSON: write a list as ["a", "b"]')
 
 
+@pytest.mark.parametrize("verb", [("serve",), ("api",), ("worker", "--device", "cpu")])
+def test_settings_are_looked_at_before_a_process_begins(
+    verb: tuple[str, ...], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STILLROOM_IMPORT_ROOTS", "/data")
+    assert run(*verb)[2].startswith("STILLROOM_IMPORT_ROOTS is no JSON")
+    monkeypatch.setenv("STILLROOM_IMPORT_ROOTS", "[]")
+    monkeypatch.setenv("STILLROOM_MIN_FREE_BYTES", "few")
+    code, out, err = run(*verb)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith("STILLROOM_MIN_FREE_BYTES: ")
+
+
+def test_a_text_that_is_not_utf_8_is_a_sentence(on_server: Run) -> None:
+    code, _, err = on_server("generate", os.fsdecode(b"caf\xe9"), "--base", "nano-ssd-1b")
+    assert (code, err) == (1, "A text that was given is not UTF-8: write it in UTF-8.\n")
+
+
 def test_refusal_of_the_server_is_its_sentence(on_server: Run) -> None:
     code, out, err = on_server("jobs", "show", "job_unknown")
     assert (code, out) == (1, "")
