@@ -11,8 +11,9 @@ from api.client_errors import ClientError
 FILES_A_REQUEST = 200
 """The server takes 1,000; each is an open file here, and 256 of those is a common limit."""
 
-BYTES_A_REQUEST = 256 * 10**6
-"""Far below the server's cap, and little to send again where a request broke off."""
+BYTES_A_REQUEST = 64 * 10**6
+"""Photographs of a camera take the server a second each before it answers: some twenty of them, so
+that nobody thinks that it has gone. And little to send again where a request broke off."""
 
 Batch = Sequence[tuple[str, Path]]
 """Files of one request, by the names that they are sent under."""
