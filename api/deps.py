@@ -199,14 +199,20 @@ def _about(form: FormData) -> ArtifactCreate:
 LoraUploadDep = Annotated[LoraUpload, Depends(_lora_upload, scope="function")]
 
 
+def _is_imported(dataset_id: str, caller: ReaderDep, database: DatabaseDep) -> bool:
+    with database.read() as session:
+        return datasets.get(session, caller.owner, dataset_id).folder is not None
+
+
 async def _thumbnail_side(
     place: PicturePlaceDep,
-    _caller: ReaderDep,
+    is_imported: Annotated[bool, Depends(_is_imported)],
     size: Annotated[
         int | None, Query(ge=16, le=2048, description="Pixels of the longer side.")
     ] = None,
 ) -> AsyncIterator[int | None]:
-    async with nullcontext() if size is None else place:
+    """What was imported is decoded at its full size too."""
+    async with nullcontext() if size is None and not is_imported else place:
         yield size
 
 

@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 from anyio import CapacityLimiter
 
 PLACES = 8
-"""Uploads and thumbnails at work at a time; there are 40 threads for everybody."""
+"""Uploads, thumbnails and imported pictures at a time; there are 40 threads for everybody."""
 PLACES_OF_OWNER = 6
 """One upload may be hours of work."""
 

@@ -60,8 +60,17 @@ class DecoderPool:
         self._lock = threading.Lock()
         self._closed = False
 
-    def clean(self, file: BinaryIO, filename: str, target: IO[bytes]) -> Picture:
+    def clean(
+        self,
+        file: BinaryIO,
+        filename: str,
+        target: IO[bytes],
+        *,
+        fill: Callable[[], object] = lambda: None,
+    ) -> Picture:
         """``cleaning.clean`` in a child. Both files must have descriptors.
+
+        ``fill`` is called when its turn has come, and may write ``file``.
 
         Raises:
             Refused: also where the file costs too much time or memory, or kills its decoder.
@@ -69,6 +78,7 @@ class DecoderPool:
         """
         try:
             with self._decoder() as decoder:
+                fill()
                 return Picture(**decoder.ask({"filename": filename}, file, target, self._seconds))
         except DecoderGone as gone:
             raise cleaning.too_costly(filename, str(gone)) from gone

@@ -4,6 +4,7 @@ import io
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -75,8 +76,8 @@ def png(reference: Reference, decoders: DecoderPool) -> Png:
     file = tempfile.TemporaryFile()  # noqa: SIM115 - whoever reads it closes it
     try:
         with tempfile.TemporaryFile() as source:
-            source.write(reference.read())
-            decoders.clean(source, reference.name, file)
+            fill = partial(_copy, reference, source)
+            decoders.clean(source, reference.name, file, fill=fill)
     except Refused as refused:
         file.close()
         raise unreadable(refused) from refused
@@ -84,6 +85,10 @@ def png(reference: Reference, decoders: DecoderPool) -> Png:
         file.close()
         raise
     return Png(file, file.seek(0, io.SEEK_END))
+
+
+def _copy(reference: Reference, file: IO[bytes]) -> None:
+    file.write(reference.read())
 
 
 def fetch(dataset: Dataset, image: Image, store: Store, path: Path) -> None:

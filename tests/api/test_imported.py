@@ -1,15 +1,20 @@
 """Imported pictures over HTTP: seen as uploaded ones are, and never changed or taken away."""
 
 import io
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image, ImageChops
 
+from api.picture_places import PLACES_OF_OWNER
+from core.datasets import pixels as pixels_of
 from core.datasets.importing import importer
 from tests.api.conftest import Person
 from tests.support import uploads
+from tests.support.server import wait_until
 
 
 @pytest.fixture
@@ -53,6 +58,31 @@ def test_a_part_and_nothing_new(ann: Person, path: str) -> None:
     again = ann.get(path, headers={"If-None-Match": whole.headers["ETag"]})
     assert again.status_code == 304
     assert ann.get(path, headers={"Range": "bytes=9999999-"}).status_code == 416
+
+
+@pytest.mark.parametrize("query", ["", "?size=20"])
+def test_pictures_at_work_leave_threads_to_others(
+    query: str, ann: Person, bob: Person, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fifty that hang: more than there are threads. Then somebody else comes."""
+    at_work, go_on = [], threading.Event()
+    png = pixels_of.png
+
+    def hang(*given: Any) -> pixels_of.Png:
+        at_work.append(1)
+        assert go_on.wait(120)
+        return png(*given)
+
+    monkeypatch.setattr(pixels_of, "png", hang)
+    with ThreadPoolExecutor(51) as people:
+        asked = [people.submit(ann.get, path + query) for _ in range(50)]
+        try:
+            wait_until(lambda: len(at_work) == PLACES_OF_OWNER, 20, "hers are at work")
+            assert people.submit(bob.get, "/v1/models").result(20).status_code == 200
+            assert len(at_work) == PLACES_OF_OWNER
+        finally:
+            go_on.set()
+        assert {each.result().status_code for each in asked} == {200}
 
 
 @pytest.mark.parametrize("query", ["", "?size=20"])

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 
 from core.config import MIB, Settings
-from core.datasets.decoder_pool import DecoderPool
+from core.datasets.decoder_pool import DECODERS, DecoderPool
 from core.errors import Unavailable
 from core.pictures.cleaning import Picture
 from core.pictures.refusal import Refused
@@ -165,6 +166,27 @@ def test_a_child_has_nothing_of_ours(pool_of: MakePool, monkeypatch: pytest.Monk
     limits = (place / "limits").read_text()
     assert "Max core file size        0                    0" in limits
     assert "torch" not in (place / "maps").read_text()
+
+
+def test_who_waits_for_a_turn_has_read_nothing_yet(pool_of: MakePool) -> None:
+    pool, begun, go_on = pool_of(), threading.Semaphore(0), threading.Event()
+
+    def fill() -> None:
+        begun.release()
+        assert go_on.wait(60)
+
+    def clean_filled() -> Picture:
+        with uploads.opened(SMALL) as file, tempfile.TemporaryFile() as target:
+            return pool.clean(file, "dog.png", target, fill=fill)
+
+    with ThreadPoolExecutor(DECODERS + 1) as people:
+        cleaned = [people.submit(clean_filled) for _ in range(DECODERS + 1)]
+        try:
+            assert all(begun.acquire(timeout=20) for _ in range(DECODERS))
+            assert not begun.acquire(timeout=0.2)
+        finally:
+            go_on.set()
+        assert {each.result().width for each in cleaned} == {64}
 
 
 def test_a_full_disk_is_no_fault_of_the_picture(pool_of: MakePool) -> None:
