@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 
 from fastapi import Response
 
-from api import bundle
+from api.bundle import Bundle
 from api.downloads import Download, Wanted, unchanged
 from core.artifacts import service as artifacts
 from core.artifacts.service import StoredFile
@@ -49,12 +49,11 @@ def download(
 
 
 def _download_many(store: Store, artifact: Artifact, files: list[StoredFile]) -> Download:
-    target = bundle.bundle(store, files)
+    bundle = Bundle(store, files)
     return Download(
         filename=f"{artifact.name}.zip",
         media_type="application/zip",
         tag=artifact.sha256,
-        size=target.seek(0, 2),
-        open=partial(bundle.read, target),
-        close=target.close,
+        size=bundle.size,
+        open=bundle.read,
     )

@@ -107,6 +107,17 @@ def test_many_files_are_one_zip_that_is_the_same_each_time(ann: Person) -> None:
     assert same.status_code == 304
 
 
+def test_what_needs_no_bytes_of_a_zip_reads_none(ann: Person) -> None:
+    artifact = ann.artifact({"unet/a.json": b"{}", "unet/b.safetensors": DATA}, kind="unet")
+    path = f"/v1/artifacts/{artifact.id}/content"
+    size = len(ann.get(path).content)
+    for file in artifact.files:
+        ann.server.store.delete(file["store_key"])
+    beyond = ann.get(path, headers={"Range": f"bytes={size}-"})
+    assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"bytes */{size}")
+    assert ann.get(path).json()["code"] == "file_gone"
+
+
 def test_one_file_of_many(ann: Person) -> None:
     artifact = ann.artifact({"unet/config.json": b"{}", "unet/x.safetensors": DATA})
     path = f"/v1/artifacts/{artifact.id}/files"
