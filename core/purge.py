@@ -15,6 +15,8 @@ from core import crash
 from core.artifacts import deletions
 from core.artifacts.store import Store
 from core.config import Settings
+from core.datasets import removal
+from core.datasets.service import NOBODY
 from core.db.engine import Database
 from core.db.models import Artifact, Dataset
 from core.errors import Unavailable
@@ -26,9 +28,10 @@ _CACHED = "*.safetensors"
 
 
 def finish(database: Database, store: Store, settings: Settings) -> None:
-    """After a commit that took rows away. What cannot be done now is done at retention's next
-    look."""
+    """After a commit that took rows away, or gave them to nobody. What cannot be done now is done
+    at retention's next look."""
     try:
+        removal.sweep(database)
         sweep_home(database, settings)
         deletions.carry_out(database, store)
     except (Unavailable, OSError) as error:
@@ -61,8 +64,9 @@ def _sweep_cache(database: Database, cache: Path, *, wholly: bool) -> None:
 def _gone(
     database: Database, table: type[Artifact | Dataset], ids: Collection[str]
 ) -> Collection[str]:
-    """Those that have no row."""
+    """Those that have no row, or one that is nobody's."""
     if not ids:
         return ()
     with database.read() as session:
-        return {*ids} - {*session.scalars(select(table.id).where(table.id.in_(ids)))}
+        kept = select(table.id).where(table.id.in_(ids), table.owner != NOBODY)
+        return {*ids} - {*session.scalars(kept)}

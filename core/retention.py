@@ -18,7 +18,7 @@ from core.artifacts import deletions
 from core.artifacts import removal as artifact_removal
 from core.artifacts.store import Store
 from core.config import Settings
-from core.datasets.importing import staging
+from core.datasets import removal as dataset_removal
 from core.db import migrate
 from core.db.engine import Database
 from core.db.models import Artifact, Job, now
@@ -59,10 +59,10 @@ class Retention(Periodic):
         if self.settings.keep_jobs_days is not None:
             self._forget_jobs(now() - timedelta(days=self.settings.keep_jobs_days))
         self._remove_expired(now())
+        dataset_removal.sweep(self.database)
         deletions.carry_out(self.database, self.store)
         self._forget_requests()
         self._forget_deliveries()
-        staging.sweep(self.database)
         # at first wholly: a cache may hold what was there before anybody kept rolls
         purge.sweep_home(self.database, self.settings, wholly=self._is_first)
         self._is_first = False

@@ -13,7 +13,7 @@ from core.artifacts.store import Store
 from core.config import Settings
 from core.datasets import removal
 from core.db.engine import Database
-from core.db.models import Deletion
+from core.db.models import Dataset, Deletion, Image
 from core.errors import Unavailable
 from core.files.roll import Roll
 from tests.core.jobs.test_service import make_dataset, make_lora
@@ -86,7 +86,7 @@ purge.finish(Database.of(settings), Store.of(settings), settings)
 """
 
 
-@pytest.mark.parametrize("label", ["rolls struck off", "files gone"])
+@pytest.mark.parametrize("label", ["a part of a dataset gone", "rolls struck off", "files gone"])
 def test_whoever_dies_in_between_leaves_it_to_the_next(
     label: str, any_database: Database, settings: Settings, tmp_path: Path
 ) -> None:
@@ -108,7 +108,8 @@ def test_whoever_dies_in_between_leaves_it_to_the_next(
     assert not row.exists()
     assert list(settings.blobs_path.rglob("*.png")) == []
     with any_database.read() as session:
-        assert list(session.scalars(select(Deletion))) == []
+        for table in (Dataset, Image, Deletion):
+            assert list(session.scalars(select(table))) == []
 
 
 def test_a_store_that_is_away_is_asked_again(

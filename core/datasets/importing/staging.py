@@ -1,26 +1,21 @@
 """A dataset that is being filled: nobody's until it is whole, so that nobody sees a part of it."""
 
 from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from core.datasets import service
+from core.datasets import removal, service
 from core.datasets.importing.report import SHOWN
-from core.datasets.service import AT_ONCE, Kind
+from core.datasets.removal import ABANDONED
+from core.datasets.service import NOBODY, Kind
 from core.db.engine import Database
 from core.db.models import Dataset, Image, now
 from core.errors import Conflict
 from core.ids import new_id
 from core.pictures.refusal import Flaw
-
-NOBODY = ""
-"""No key has this owner."""
-ABANDONED = timedelta(days=1)
-"""Without a new picture for so long, whoever filled it has died: the slowest mount gives some."""
 
 
 class Staged:
@@ -85,7 +80,7 @@ class Staged:
             return session.get_one(Dataset, self.id)
 
     def discard(self) -> None:
-        _discard(self._database, self.id)
+        removal.discard(self._database, self.id)
 
     def _known(self, session: Session, hashes: Sequence[str]) -> set[str]:
         mine = select(Image.sha256).where(Image.dataset_id == self.id)
@@ -96,25 +91,3 @@ class Staged:
         mine = update(Dataset).where(Dataset.id == self.id, Dataset.owner == NOBODY)
         if session.scalar(mine.values(**values).returning(Dataset.id)) is None:
             raise Conflict(f"Nothing came for {ABANDONED.days} day and the import was given up.")
-
-
-def sweep(database: Database) -> None:
-    """Takes away what was left by those who died while they imported."""
-    with database.read() as session:
-        old = select(Dataset.id).where(
-            Dataset.owner == NOBODY, Dataset.created_at < now() - ABANDONED
-        )
-        ids = session.scalars(old).all()
-    for dataset_id in ids:
-        _discard(database, dataset_id)
-
-
-def _discard(database: Database, dataset_id: str) -> None:
-    part = select(Image.id).where(Image.dataset_id == dataset_id).limit(AT_ONCE)
-    while True:
-        with database.write() as session:
-            ids = session.scalars(part).all()
-            if not ids:
-                session.execute(delete(Dataset).where(Dataset.id == dataset_id))
-                return
-            session.execute(delete(Image).where(Image.id.in_(ids)))

@@ -5,12 +5,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from core import crash
 from core.config import Settings
-from core.datasets import removal
+from core.datasets import removal, service
 from core.db.engine import Database
 from core.db.models import Dataset, Deletion, Image
 from core.errors import DatasetFrozen, InUse, NotFound
 from core.jobs import service as jobs
+from core.owners import quotas
 from tests.core.jobs.test_service import fine_tune, make_dataset
 from tests.core.test_retention import store, train, worker
 from tests.support.jobs import SPEC, fail, register, reread, submit, take
@@ -42,10 +44,45 @@ def begun_with(dataset: str) -> dict[str, Any]:
 def test_a_dataset_goes_with_its_pictures(any_database: Database) -> None:
     gone, kept = make_dataset(any_database, 2), make_dataset(any_database, 1)
     remove(any_database, gone)
+    removal.sweep(any_database)
     with any_database.read() as session:
         assert list(session.scalars(select(Dataset.id))) == [kept]
         assert list(session.scalars(select(Image.dataset_id))) == [kept]
     assert planned(any_database) == {f"datasets/{gone}/"}
+
+
+def test_what_is_to_go_is_nobodys_at_once(any_database: Database) -> None:
+    dataset = make_dataset(any_database, 1)
+    remove(any_database, dataset)
+    with any_database.write() as session:
+        assert service.list_page(session, "ada") == ([], None)
+        assert quotas.stored_bytes(session, "ada") == 0
+        with pytest.raises(NotFound):
+            service.get(session, "ada", dataset)
+        with pytest.raises(NotFound):
+            service.hold(session, [dataset])
+    with pytest.raises(NotFound):
+        remove(any_database, dataset)
+
+
+def test_others_write_while_a_large_one_goes(
+    any_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From another process, as far as the database can tell."""
+    monkeypatch.setattr(removal, "AT_ONCE", 2)
+    dataset, written = make_dataset(any_database, 5), []
+    other = Database(any_database.engine.url.render_as_string(hide_password=False))
+
+    def write(label: str) -> None:
+        written.append(make_dataset(other, 1))
+
+    remove(any_database, dataset)
+    monkeypatch.setattr(crash, "point", write)
+    removal.sweep(any_database)
+    other.dispose()
+    assert len(written) == 3
+    with any_database.read() as session:
+        assert {*session.scalars(select(Dataset.id))} == {*written}
 
 
 def test_nobody_removes_what_is_anothers(any_database: Database) -> None:

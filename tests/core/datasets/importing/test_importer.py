@@ -12,9 +12,10 @@ from sqlalchemy import func, select, update
 from core.artifacts.store import Store
 from core.datasets import intake, removal, service
 from core.datasets.decoder_pool import DecoderPool
-from core.datasets.importing import importer, staging
-from core.datasets.importing.staging import ABANDONED, Staged
+from core.datasets.importing import importer
+from core.datasets.importing.staging import Staged
 from core.datasets.intake import Upload
+from core.datasets.removal import ABANDONED
 from core.db.models import Dataset, Image, now
 from core.errors import Conflict, DatasetFrozen, NotFound, NoUsableFile, Unprocessable
 from core.owners import quotas
@@ -205,7 +206,7 @@ def test_nobody_loses_a_whole_dataset_to_the_sweep(house: House) -> None:
     report = house.take()
     with house.database.write() as session:
         session.execute(update(Dataset).values(created_at=now() - 2 * ABANDONED))
-    staging.sweep(house.database)
+    removal.sweep(house.database)
     assert house.datasets() == [report.dataset]
 
 
