@@ -5,7 +5,7 @@ import threading
 import time
 from typing import Literal
 
-Prefix = Literal["job", "dst", "img", "art", "key", "wrk", "req", "whk", "dlv"]
+Prefix = Literal["job", "dst", "img", "art", "key", "wrk", "req", "whk", "dlv", "upl"]
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, in ascending order
 _LENGTH = 26  # 48 bits of milliseconds and 80 of chance, as in a ULID

@@ -8,7 +8,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from core import crash
-from core.artifacts import service
+from core.artifacts import deletions, service
 from core.artifacts.service import StoredFile
 from core.artifacts.store import Store
 from core.config import GIB, Settings
@@ -54,20 +54,18 @@ def receive(
             return known
         quotas.require_storage(session, owner, settings, size)
     examined = examine(upload.content, filename)
-    stored = _put(store, upload.content, filename, size, sha256)
-    made: Artifact | None = None
-    try:
+    stored = _place(filename, size, sha256)
+    with deletions.unless_kept(database, store, stored.store_key):
+        upload.content.seek(0)
+        store.put_file(stored.store_key, upload.content)
         crash.point("inside an upload of a LoRA")
         with database.write() as session:
             quotas.hold(session, owner)  # two of the same bytes would both find nothing
             if known := _brought_before(session, owner, sha256):
                 return known
             quotas.require_storage(session, owner, settings, size)
-            made = _record(session, owner, upload.name or filename, stored, examined)
-    finally:
-        if made is None:  # no row names it
-            store.delete(stored.store_key)
-    return made
+            deletions.keep(session, stored.store_key)
+            return _record(session, owner, upload.name or filename, stored, examined)
 
 
 def _filename(sent: str) -> str:
@@ -76,11 +74,9 @@ def _filename(sent: str) -> str:
     return f"{name.removesuffix(_SUFFIX)[-_MAX_STEM:]}{_SUFFIX}"
 
 
-def _put(store: Store, content: BinaryIO, filename: str, size: int, sha256: str) -> StoredFile:
+def _place(filename: str, size: int, sha256: str) -> StoredFile:
     """Under a key of its own, named by the artifact's id to be."""
     key = f"artifacts/{new_id('art')}/{KIND}{_SUFFIX}"
-    content.seek(0)
-    store.put_file(key, content)
     return StoredFile(filename, size, sha256, key)
 
 

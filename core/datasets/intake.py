@@ -4,8 +4,7 @@ Pixels are unpacked and stored outside any transaction; the rows that name them 
 """
 
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import BinaryIO, Literal
@@ -13,6 +12,7 @@ from typing import BinaryIO, Literal
 from sqlalchemy.orm import Session
 
 from core import crash
+from core.artifacts import deletions
 from core.artifacts.store import Store
 from core.config import Settings
 from core.datasets import archives, captions, inspection, pixels, service
@@ -84,7 +84,7 @@ def receive(
         dataset = service.get_changeable(session, owner, dataset_id)
         known = service.images_of(session, dataset)
     batch = _Batch(store, decoders, settings, dataset_id, known, stored_bytes)
-    with batch.kept_if_recorded():
+    with deletions.unless_kept(database, store, batch.folder):
         for place, upload in enumerate(uploads):
             batch.take(place, shown(upload.filename) or f"file-{place}", upload.content)
         batch.match_captions()
@@ -107,6 +107,8 @@ class _Batch:
         stored_bytes: int,
     ) -> None:
         self.items: list[Item] = []
+        self.folder = f"datasets/{dataset_id}/{new_id('upl')}/"
+        """Of the store, for this upload alone: so that what a dead one left is found."""
         self._store = store
         self._decoders = decoders
         self._settings = settings
@@ -188,7 +190,10 @@ class _Batch:
         texts = {meanwhile.get(id, id): text for id, text in self._captions.items()}
         service.set_captions(session, {id: text for id, text in texts.items() if id in kept})
         self._tell_of(inspection.flaws_of_files(session, dataset, fresh))
-        self._new = {sha: image for sha, image in self._new.items() if image.id in meanwhile}
+        if fresh:
+            deletions.keep(session, self.folder)
+            others = [image for image in self._new.values() if image.id in meanwhile]
+            deletions.plan(session, *map(pixels.stored_at, others))
 
     def _tell_of_deleted(self, kept: Collection[str]) -> None:
         """Of pictures that were there when the upload began, and that somebody deleted since."""
@@ -202,15 +207,6 @@ class _Batch:
         for item in self.items:
             for flaw in untold.pop(item.id or "", ()):
                 item.flaw(flaw)
-
-    @contextmanager
-    def kept_if_recorded(self) -> Iterator[None]:
-        """Takes files that no row names out of the store again, however the block ends."""
-        try:
-            yield
-        finally:
-            for image in self._new.values():
-                self._store.delete(pixels.stored_at(image))
 
     def _item(self, place: int, filename: str) -> Item:
         item = Item(place, filename)
@@ -269,7 +265,7 @@ class _Batch:
             sha256=sha256,
             stored_sha256=sha256_of_open(cleaned),
             stored_bytes=cleaned.seek(0, 2),
-            store_key=f"datasets/{self._dataset_id}/{image_id}.png",
+            store_key=f"{self.folder}{image_id}.png",
         )
 
     def _take_archive(self, item: Item, content: BinaryIO, inside: bool) -> None:

@@ -89,12 +89,14 @@ class IdempotencyKey(Base):
 
 
 class Deletion(Base):
-    """What is to go from the store, its rows being gone already."""
+    """What is to go from the store, its rows being gone already, or unless they come."""
 
     __tablename__ = "deletions"
 
     prefix: Mapped[str] = mapped_column(primary_key=True)
     """A folder, where it ends with a slash, or the key of a file."""
+    since: Mapped[datetime | None]
+    """So long its rows may yet come, and nothing goes."""
     until: Mapped[datetime | None]
     """So long somebody may still write there, and it is looked after again."""
 

@@ -10,7 +10,7 @@ from core.artifacts.store import Store
 from core.config import Settings
 from core.db.engine import Database
 from core.db.models import Dataset, Deletion, now
-from core.errors import NotFound
+from core.errors import Conflict, NotFound
 
 
 @pytest.fixture
@@ -60,6 +60,39 @@ def test_where_somebody_may_still_write_is_looked_after_for_a_while(
         session.get_one(Deletion, "jobs/a/").until = now()
     deletions.carry_out(any_database, store)
     assert not is_there(store, "jobs/a/3/late")
+    assert planned(any_database) == []
+
+
+def write(database: Database, store: Store, *, keep: bool) -> None:
+    with deletions.unless_kept(database, store, "datasets/d/"):
+        store.put_bytes("datasets/d/1.png", b"x")
+        deletions.carry_out(database, store)  # somebody else looks meanwhile
+        assert is_there(store, "datasets/d/1.png")
+        if keep:
+            with database.write() as session:
+                deletions.keep(session, "datasets/d/")
+
+
+def test_what_is_kept_stays_and_what_is_not_goes(any_database: Database, store: Store) -> None:
+    write(any_database, store, keep=False)
+    assert not is_there(store, "datasets/d/1.png")
+    write(any_database, store, keep=True)
+    assert planned(any_database) == []
+    deletions.carry_out(any_database, store)
+    assert is_there(store, "datasets/d/1.png")
+
+
+def test_what_comes_too_late_is_not_kept(any_database: Database, store: Store) -> None:
+    with deletions.unless_kept(any_database, store, "datasets/d/"):
+        store.put_bytes("datasets/d/1.png", b"x")
+        with any_database.write() as session:
+            session.get_one(Deletion, "datasets/d/").since = now()
+        deletions.carry_out(any_database, store)
+        assert not is_there(store, "datasets/d/1.png")
+        store.put_bytes("datasets/d/2.png", b"x")
+        with any_database.write() as session, pytest.raises(Conflict, match="longer than 1 day"):
+            deletions.keep(session, "datasets/d/")
+    assert not is_there(store, "datasets/d/2.png")
     assert planned(any_database) == []
 
 

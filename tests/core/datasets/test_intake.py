@@ -9,13 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from sqlalchemy import select
 
+from core.artifacts import deletions
 from core.artifacts.store import Store
 from core.config import Settings
-from core.datasets import inspection, intake, service
+from core.datasets import inspection, intake, pixels, service
 from core.datasets.decoder_pool import DecoderPool
 from core.datasets.intake import Item, Upload
 from core.db.engine import Database
+from core.db.models import Deletion
 from core.errors import DatasetEmpty, DatasetFrozen, NotFound, NoUsableFile
 from tests.support import uploads
 
@@ -297,6 +300,26 @@ def test_a_picture_that_is_deleted_during_an_upload_harms_no_other(
     assert codes(caption) == []
     assert blue.id
     assert house.captions() == {"blue.png": None}
+
+
+def test_of_an_upload_a_picture_that_came_meanwhile_goes_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = house.store.put_file
+
+    def race(key: str, source: Path | IO[bytes]) -> None:
+        monkeypatch.undo()
+        house.send(("first.png", RED))
+        put(key, source)
+
+    monkeypatch.setattr(house.store, "put_file", race)
+    house.send(("second.png", RED), ("blue.png", BLUE))
+    deletions.carry_out(house.database, house.store)
+    assert house.blobs() == 2
+    with house.database.read() as session:
+        keys = [pixels.stored_at(image) for image in service.images_of(session, house.dataset)]
+        assert session.scalar(select(Deletion)) is None
+    assert all(house.store.size(key) for key in keys)
 
 
 def test_another_owner_finds_nothing(house: House) -> None:
