@@ -123,7 +123,9 @@ class Drain:
             )
 
     def _may_claim(self) -> bool:
-        return self.link.ready.is_set() and not self._stopping.is_set()
+        """Not while the runner would stop at its first step: no beat was answered for long."""
+        can_run = self.link.ready.is_set() and self.link.goes_on
+        return can_run and not self._stopping.is_set()
 
     def _is_needed(self, turn: Turn) -> bool:
         """Its device, by a picture."""

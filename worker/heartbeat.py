@@ -16,10 +16,12 @@ log = logging.getLogger(__name__)
 
 FENCE_SHARE = 0.75
 """Of a lease: silent for so long, a worker stops before anybody may give its jobs away."""
+_AGAIN_SECONDS = 1.0
+"""After a beat that failed: the next one may yet come in time."""
 
 
 class Heartbeat:
-    """A thread that beats every ``beat_seconds`` and whenever it is nudged."""
+    """A thread that beats every ``beat_seconds``, when it is nudged, and soon after a failure."""
 
     def __init__(
         self,
@@ -54,9 +56,10 @@ class Heartbeat:
         self._thread.join()
 
     def _run(self) -> None:
-        heard_at = boot_seconds()
+        heard_at, beat_seconds = boot_seconds(), self.settings.beat_seconds
         while not self._stopping:
             self._nudged.clear()
+            pause_seconds = beat_seconds
             try:
                 with self.database.write() as session:
                     answer = workers.beat(session, self.worker_id, self.condition())
@@ -64,6 +67,7 @@ class Heartbeat:
                 self.on_answer(answer)
             except Unavailable as error:
                 log.warning("cannot beat: %s", error.detail)
+                pause_seconds = min(_AGAIN_SECONDS, beat_seconds)
                 if boot_seconds() - heard_at > FENCE_SHARE * self.settings.lease_seconds:
                     self.on_silence()
-            self._nudged.wait(self.settings.beat_seconds)
+            self._nudged.wait(pause_seconds)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+from core.clock import boot_seconds
 from core.files.lock import LockFile
 from core.tether import PARENT
 from core.workers.chip import Chip
@@ -23,6 +24,7 @@ from worker.frames import (
     Batch,
     Frame,
     Gone,
+    GoOn,
     Holds,
     Ready,
     Run,
@@ -78,6 +80,7 @@ class Link:
         """Runners in a row that ended before they were ready."""
         self._resident: list[str] = []
         self._chip: Chip | None = None
+        self._go_on_until = float("inf")
         self._count = 0
         self._lines: dict[int, Line] = {}
         """Of the runs that have not ended."""
@@ -98,13 +101,19 @@ class Link:
         """Bases that the runner holds in memory."""
         return self._resident if self.ready.is_set() else []
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the last ``go_on`` still reaches: past it, a runner stops at its next step."""
+        return boot_seconds() < self._go_on_until
+
     def start(self) -> None:
         self._thread.start()
 
-    def send(self, frame: Frame) -> None:
-        """Silently nothing when the runner is gone: whoever listens hears ``Gone``."""
+    def go_on(self, seconds: float) -> None:
+        """Lets the runner work for so long, unless it is told again."""
+        self._go_on_until = boot_seconds() + seconds  # before the runner's own, which begins later
         with self._lock:
-            self._send(frame)
+            self._send(GoOn(seconds=seconds))
 
     def run(self, *runs: Run) -> list[Line]:
         """Gives the runner what it is to do next, all at once; a line for each, in order."""
@@ -135,6 +144,12 @@ class Link:
                 return
             self._kill()
 
+    def fence(self) -> None:
+        """Ends the runner if it is at anything, which may be another's before long."""
+        with self._lock:
+            if self._lines:
+                self._kill()
+
     def _kill(self) -> None:
         self.ready.clear()
         self._killed = True
@@ -155,6 +170,7 @@ class Link:
             self._thread.join(_END_SECONDS)
 
     def _send(self, frame: Frame) -> None:
+        """Silently nothing when the runner is gone: whoever listens hears ``Gone``."""
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 send(self._socket, frame)

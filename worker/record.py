@@ -228,6 +228,11 @@ class Record:
         """For a picture of higher priority."""
         self.give_back(PREEMPTED, in_vain=False)
 
+    def fall_silent(self) -> None:
+        """This worker was away for most of a lease, or could not say that it was there."""
+        pause_seconds = self.settings.retry_seconds[0]
+        self.give_back("worker_silent", pause_seconds=pause_seconds, in_vain=False)
+
     def wait_for_room(self) -> None:
         """The disk is full: again later, as often as it takes."""
         self.give_back(DISK_FULL, pause_seconds=self.settings.retry_seconds[-1], in_vain=False)

@@ -19,7 +19,6 @@ from core.workers.host import identity, lock_path
 from core.workers.service import BeatAnswer, Condition
 from worker import scratch
 from worker.drain import Drain
-from worker.frames import GoOn
 from worker.heartbeat import FENCE_SHARE, Heartbeat
 from worker.quarters import Quarters
 from worker.watch import Watch
@@ -50,7 +49,7 @@ class Station:
             self.worker_id,
             condition=self._condition,
             on_answer=self._heard,
-            on_silence=self.link.kill,
+            on_silence=self.link.fence,
         )
         self.watch = Watch(settings, self._look)
         self.reaper = Reaper(self.database, settings)
@@ -118,7 +117,10 @@ class Station:
         if not answer.known:
             log.error("this worker was given up for dead: ending, to begin afresh")
             os._exit(1)  # the runner and the locks go with us; the supervisor starts another
-        self.link.send(GoOn(seconds=FENCE_SHARE * self.settings.lease_seconds))
+        went_on = self.link.goes_on
+        self.link.go_on(FENCE_SHARE * self.settings.lease_seconds)
+        if not went_on:
+            self.ring()  # nothing was claimed meanwhile
         self.drain.heed(answer.wishes)
         self.drain.attend()
 

@@ -255,8 +255,10 @@ class Turn:
             self.record.give_back("pause_requested")
         elif self.makes_way:
             self.record.make_way()
+        elif self._stopping.is_set():
+            self.record.give_back("worker_stopped")
         else:
-            self.record.give_back("worker_stopped" if self._stopping.is_set() else "worker_silent")
+            self.record.fall_silent()
 
     def _end(self, write: Callable[[], None]) -> None:
         """The last thing written about an attempt; a lease that was lost needs no more."""

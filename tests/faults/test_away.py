@@ -16,7 +16,7 @@ from sqlalchemy import URL, make_url
 
 from core.db import migrate
 from core.db.engine import Database
-from tests.faults.place import hears_the_bell, no_orphans, place_of
+from tests.faults.place import embedded, hears_the_bell, no_orphans, place_of
 from tests.support.databases import postgres_database
 from tests.support.proxy import proxy_to
 from tests.support.redis import redis_server, socket_of
@@ -110,6 +110,22 @@ def test_a_host_that_is_cut_off_from_the_database(fault: str, tmp_path: Path) ->
             finally:
                 far.terminate()
                 assert far.wait(30) == 0
+
+
+@pytest.mark.faults
+def test_a_host_that_was_suspended_for_most_of_a_lease(tmp_path: Path) -> None:
+    """Its runner has stopped by itself, and nobody else could know yet: nothing fails."""
+    slept = tmp_path / "slept"
+    slept.write_text("0")
+    timing = {"STILLROOM_LEASE_SECONDS": "24", "STILLROOM_BEAT_SECONDS": "4"}
+    with embedded(tmp_path / "home", "cpu", SUSPENDED=str(slept), **timing) as place:
+        jobs = [place.train(steps=100) for _ in range(2)]
+        place.wait_for_step(jobs[0], 6)
+        slept.write_text("18.5")
+        place.wait_for_end(*jobs)
+        assert place.reasons(jobs[0]) == ["worker_silent"]
+        assert place.reasons(jobs[1]) == []
+        place.check(accepted=jobs)
 
 
 @pytest.mark.faults

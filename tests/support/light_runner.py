@@ -20,6 +20,7 @@ from typing import Any
 from core import crash
 from core.errors import Interrupted
 from core.tether import die_with_parent
+from tests.support import suspended
 from worker.frames import (
     SOCKET,
     Begun,
@@ -143,4 +144,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    suspended.install()
     main()

@@ -12,6 +12,7 @@ from core.db.models import Device
 from core.files.lock import is_held
 from core.workers import service as workers
 from core.workers.host import lock_path
+from core.workers.service import BeatAnswer
 from tests.support import jobs as make
 from tests.support.server import wait_until
 from worker import link
@@ -79,6 +80,23 @@ def test_who_takes_a_device_gives_the_jobs_back_of_whoever_drove_it(
         known = {worker.id for worker, _ in workers.everyone(session)}
     assert known == {other.id, station.worker_id}
     assert not left.exists()
+    station.start()
+    station.link.start()
+    station.close()
+
+
+def test_a_beat_that_is_answered_late_wakes_the_drain_that_claimed_nothing_meanwhile(
+    database: Database, settings: Settings
+) -> None:
+    rings: list[int] = []
+    quarters = Quarters.take(settings)
+    station = Station(settings, quarters, ring=lambda: rings.append(1))
+    station._heard(BeatAnswer(known=True, wishes={}))
+    assert rings == []
+    station.link.go_on(0.0)
+    station._heard(BeatAnswer(known=True, wishes={}))
+    assert rings == [1]
+    assert station.link.goes_on
     station.start()
     station.link.start()
     station.close()

@@ -294,3 +294,53 @@ def test_runners_that_the_worker_ends_itself_are_no_early_deaths(link: Link) -> 
         link.kill()  # before it was ready, most likely
     assert link.ready.wait(30)
     assert link.early_deaths == 0
+
+
+def test_a_worker_that_was_away_gives_back_what_ran_and_claims_no_more_until_a_beat(
+    drain: Drain, play: Play, look: Callable[[Job], Job], link: Link, settings: Settings
+) -> None:
+    drain.settings = settings.model_copy(update={"retry_seconds": [0.0]})
+    long, next_one = play("long"), play("draw")
+    thread = running(drain, look, long)
+    link.go_on(0.0)
+    thread.join(60)
+    stopped = look(long)
+    assert (stopped.state, stopped.attempt, stopped.losses) == ("queued", 1, 0)
+    assert stopped.pauses == 1  # it was not in vain
+    drain.until_empty()
+    assert (look(long).attempt, look(next_one).attempt) == (1, 0)
+    link.go_on(60.0)
+    thread = in_background(drain)
+    wait_until(lambda: look(long).attempt == 2, 60, "it goes on")
+    drain.stop()
+    thread.join(60)
+
+
+def test_what_a_worker_gave_back_since_it_was_away_rests_before_it_is_taken_again(
+    drain: Drain,
+    play: Play,
+    look: Callable[[Job], Job],
+    link: Link,
+    database: Database,
+) -> None:
+    job = play("long")
+    thread = running(drain, look, job)
+    link.go_on(0.0)
+    thread.join(60)
+    assert reasons(database, job) == ["worker_silent"]
+    assert look(job).not_before is not None
+
+
+def test_who_cannot_beat_ends_a_runner_that_is_at_work_and_no_other(
+    drain: Drain, play: Play, look: Callable[[Job], Job], link: Link
+) -> None:
+    runner = link._process
+    link.fence()
+    job = play("long")
+    thread = running(drain, look, job)
+    assert link._process is runner
+    drain._stopping.set()
+    link.fence()
+    thread.join(60)
+    assert (look(job).state, look(job).losses) == ("queued", 0)
+    wait_until(lambda: link._process is not runner, 60, "there is another")
