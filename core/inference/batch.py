@@ -156,10 +156,12 @@ class Batch:
         """
         if not latents_1CHW.isfinite().all():
             raise _no_number()
+        pixels_1CHW = latents.decode(self.components.vae, latents_1CHW)
+        if not pixels_1CHW.isfinite().all():
+            raise _no_pixels(self.components.dtype)
         spec, request = row.request.spec, row.request
         suffix = {"jpeg": "jpg"}.get(spec.format, spec.format)
         path = request.out / f"{row.index:04d}-{row.seed}.{suffix}"
-        pixels_1CHW = latents.decode(self.components.vae, latents_1CHW)
         making = Making(
             spec=spec,
             prompt=row.prompt,
@@ -180,5 +182,15 @@ def _no_number() -> JobFailure:
     return JobFailure(
         "A picture came out as no number: lower the LoRAs' weights or `guidance`, or ask for "
         '`precision` "fp32".',
+        code="non_finite_picture",
+    )
+
+
+def _no_pixels(dtype: torch.dtype) -> JobFailure:
+    """SDXL's own VAE is known for it in half precision, whose largest number is 65,504."""
+    name = str(dtype).removeprefix("torch.")
+    return JobFailure(
+        f"The base's VAE made no number of a picture in {name}, which its own numbers are too "
+        'large for: ask for `precision` "bf16" or "fp32", or for a base with another VAE.',
         code="non_finite_picture",
     )

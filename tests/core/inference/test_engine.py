@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +277,18 @@ def test_a_picture_that_is_no_number_fails_its_own_request(
     (drawn,) = pictures_of(told, 1)
     (alone,) = draw(spec_with(), nano_ssd_1b, tmp_path / "alone")
     assert psnr_db(drawn, alone) > 45
+
+
+def test_a_vae_that_overflows_is_a_failure_and_no_black_picture(
+    nano_ssd_1b: Components, tmp_path: Path
+) -> None:
+    vae = deepcopy(nano_ssd_1b.vae)
+    with torch.no_grad():
+        vae.decoder.conv_out.weight.mul_(torch.inf)
+    told = list(engine_of(replace(nano_ssd_1b, vae=vae)).draw([request_of(spec_with(), tmp_path)]))
+    assert codes_of(told) == {0: "non_finite_picture"}
+    assert "VAE made no number of a picture in float32" in str(failures_of(told)[0])
+    assert not any(tmp_path.iterdir())
 
 
 _SHAPES = {"A": (1, 64), "B": (64, 1)}
