@@ -206,18 +206,19 @@ class Drain:
         )
 
     def _prepare(self, job: Job, stack: ExitStack) -> Run:
-        """Lays a job's inputs out in a folder that lives as long as ``stack``."""
+        """Lays a job's inputs out in a folder that lives as long as ``stack``; where that fails,
+        which may be tried again for hours, nothing of it stays."""
         room = scratch.room_of(self.settings.scratch_path, self.worker.id)
-        folder = Path(
-            stack.enter_context(
-                tempfile.TemporaryDirectory(
-                    prefix=f"{job.id}-", dir=room, ignore_cleanup_errors=True
-                )
-            )
+        folder = tempfile.TemporaryDirectory(
+            prefix=f"{job.id}-", dir=room, ignore_cleanup_errors=True
         )
-        with self.database.read() as session:
-            needed = inputs.look_up(session, job)
-        return inputs.lay_out(needed, job, self.database, self.store, self.settings, folder)
+        with ExitStack() as ours:
+            here = Path(ours.enter_context(folder))
+            with self.database.read() as session:
+                needed = inputs.look_up(session, job)
+            run = inputs.lay_out(needed, job, self.database, self.store, self.settings, here)
+            stack.push(ours.pop_all())
+        return run
 
     def _hear(self, line: str) -> None:
         """What the runner writes is for the owner of the job that it is at; of several, for the one

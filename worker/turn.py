@@ -3,6 +3,7 @@
 import logging
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -276,7 +277,10 @@ class Turn:
                 if self._stopping.is_set() and not even_when_stopping:
                     raise
                 log.warning("waiting: %s", error.detail)
-                self._stopping.wait(_AWAY_SECONDS)
+                if self._stopping.is_set():
+                    time.sleep(_AWAY_SECONDS)  # to wait for what is set already is no pause
+                else:
+                    self._stopping.wait(_AWAY_SECONDS)
 
 
 def _remove(path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a job is and leaves: ends, failures, attempts that lost their lease."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,48 @@ def test_a_store_that_is_away_costs_no_attempt(
     monkeypatch.setattr("worker.turn._AWAY_SECONDS", 0.01)
     drain.until_empty()
     assert (look(job).state, look(job).attempt) == ("succeeded", 1)
+
+
+def test_what_could_not_be_laid_out_leaves_nothing_while_it_is_tried_again(
+    drain: Drain, play: Play, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play("draw")
+    lay_out, refusals = inputs.lay_out, iter(range(3))
+    held: list[int] = []
+
+    def away_at_first(*arguments: Any) -> Any:
+        held.append(len(list(settings.scratch_path.glob("*/*"))))
+        run = lay_out(*arguments)
+        if next(refusals, None) is not None:
+            raise Unavailable("The store does not answer.")
+        return run
+
+    monkeypatch.setattr(inputs, "lay_out", away_at_first)
+    monkeypatch.setattr("worker.turn._AWAY_SECONDS", 0.01)
+    drain.until_empty()
+    assert held == [1, 1, 1, 1]
+    assert not list(settings.scratch_path.glob("*/*"))
+
+
+def test_a_worker_that_ends_while_the_database_is_away_pauses_between_its_tries(
+    drain: Drain, play: Play, look: Callable[[Job], Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = play("long")
+    thread = running(drain, look, job)
+    give_back, tries = Record.give_back, list[float]()
+
+    def away_for_a_second(*arguments: Any, **values: Any) -> None:
+        tries.append(time.monotonic())
+        if time.monotonic() - tries[0] < 1.0:
+            raise Unavailable("The database does not answer.")
+        give_back(*arguments, **values)
+
+    monkeypatch.setattr(Record, "give_back", away_for_a_second)
+    monkeypatch.setattr("worker.turn._AWAY_SECONDS", 0.25)
+    drain.stop()
+    thread.join(60)
+    assert look(job).state == "queued"
+    assert 2 <= len(tries) <= 5
 
 
 def test_our_own_errors_fail_the_job_and_not_the_worker(
