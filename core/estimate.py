@@ -64,16 +64,16 @@ def generate_bytes(spec: GenerateSpec, base: UNetShape, *, on_gpu: bool) -> int:
     return RUNTIME_BYTES + weights + max(decode, drawn_bytes(spec, base, on_gpu=on_gpu))
 
 
-def drawn_bytes(spec: GenerateSpec, base: UNetShape, *, on_gpu: bool) -> int:
-    """Of one picture that is drawn, both sides of guidance."""
+def drawn_bytes(spec: GenerateSpec, base: UNetShape, *, on_gpu: bool, chunks: int = 1) -> int:
+    """Of one picture that is drawn, both sides of guidance, each a text of so many chunks."""
     sides = 2 if spec.guidance > 1 else 1
     activations = round(footprint(base).family.forward * _grown(spec, base, on_gpu))
-    return sides * (activations + text_numbers(base) * number_bytes(spec.precision, on_gpu))
+    text = chunks * text_numbers(base) * number_bytes(spec.precision, on_gpu)
+    return sides * (activations + text)
 
 
 def text_numbers(base: UNetShape) -> int:
-    """Numbers that cross attention keeps of one text: keys and values of its tokens. A text of more
-    chunks keeps more."""
+    """Numbers that cross attention keeps of one chunk of text: keys and values of its tokens."""
     text_width = footprint(base).family.text_width
     sizes = base.layout.linear_sizes(base.widths, text_width, attention_only=True)
     return TOKENS * sum(outer for inner, outer in sizes if inner == text_width)

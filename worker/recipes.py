@@ -166,11 +166,12 @@ class Bench:
     def _engine(self, loaded: Components) -> Engine:
         shape = components.shape_of(loaded)
 
-        def count_rows(spec: GenerateSpec, lora_bytes: int) -> int:
+        def count_rows(spec: GenerateSpec, chunks: int, lora_bytes: int) -> int:
             if not is_counted(shape):
                 return estimate.MAX_ROWS
             sides = 2 if spec.guidance > 1 else 1
-            drawn_bytes = estimate.drawn_bytes(spec, shape, on_gpu=self.device.type == "cuda")
+            on_gpu = self.device.type == "cuda"
+            drawn_bytes = estimate.drawn_bytes(spec, shape, on_gpu=on_gpu, chunks=chunks)
             row_bytes = drawn_bytes + sides * lora_bytes
             return max(1, int(_ROOM_SHARE * memory.free_bytes(self.device)) // row_bytes)
 

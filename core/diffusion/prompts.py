@@ -1,4 +1,4 @@
-"""Prompts of any length and with emphasis, as the UNet takes them.
+"""Long prompts and emphasis, as the UNet takes them.
 
 A prompt longer than the text encoders take (75 tokens and two marks) is encoded in chunks, which
 stand one after another in what the cross attention reads; the pooled embedding is the first
@@ -11,12 +11,13 @@ K is chunks, L is 77 tokens, N is K L, D an encoder's width.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from core.chunks import require_few
 from core.diffusion import emphasis
 from core.diffusion.components import Components
 from core.diffusion.conditioning import Conditioning
@@ -25,6 +26,8 @@ from core.diffusion.emphasis import Span
 TextEncoder = CLIPTextModel | CLIPTextModelWithProjection
 MARKS = 2
 """Beginning and end of a chunk."""
+_AT_ONCE = 8
+"""Chunks that an encoder reads."""
 _END_OF_WORD = "</w>"
 
 
@@ -38,15 +41,21 @@ class _Word:
 
 @torch.no_grad()
 def encode(components: Components, prompt: str) -> Conditioning:
-    """Text (1, N, D of both encoders) and pooled (1, P)."""
+    """Text (1, N, D of both encoders) and pooled (1, P).
+
+    Raises:
+        Unprocessable: it has more chunks than a prompt may.
+    """
     spans = emphasis.parse(prompt)
     chunks = _chunks(components.tokenizer, spans)
     chunks_2 = _chunks(components.tokenizer_2, spans)
     count = max(len(chunks), len(chunks_2))
+    require_few(count)
     first = _Reading.of(components.text_encoder, components.tokenizer, chunks, count)
     second = _Reading.of(components.text_encoder_2, components.tokenizer_2, chunks_2, count)
     text_1ND = torch.cat([first.text(), second.text()], dim=-1)
-    return Conditioning(text_1ND, second.said.text_embeds[:1])
+    assert second.pooled_KP is not None, "the second one tells it"
+    return Conditioning(text_1ND, second.pooled_KP[:1])
 
 
 @torch.no_grad()
@@ -114,7 +123,10 @@ class _Reading:
     encoder: TextEncoder
     tokenizer: CLIPTokenizer
     chunks: Sequence[Sequence[_Word]]
-    said: Any
+    text_KLD: Tensor
+    """The last hidden state but one."""
+    pooled_KP: Tensor | None
+    """Of the first chunks, where the encoder is the one that tells it."""
 
     @classmethod
     def of(
@@ -124,19 +136,26 @@ class _Reading:
         chunks: Sequence[Sequence[_Word]],
         count: int,
     ) -> Self:
-        """Of ``chunks``, and of empty ones up to ``count``."""
+        """Of ``chunks``, and of empty ones up to ``count``; a few at a time, since what every layer
+        says is held meanwhile."""
         filled = [*chunks, *[[]] * (count - len(chunks))]
         ids_KL = torch.tensor([_ids(tokenizer, chunk) for chunk in filled], device=encoder.device)
-        return cls(encoder, tokenizer, filled, encoder(ids_KL, output_hidden_states=True))
+        first_KL, *others = torch.split(ids_KL, _AT_ONCE)
+        said = encoder(first_KL, output_hidden_states=True)
+        texts, pooled_KP = [said.hidden_states[-2]], said.get("text_embeds")
+        del said
+        for each_KL in others:
+            texts.append(encoder(each_KL, output_hidden_states=True).hidden_states[-2])
+        return cls(encoder, tokenizer, filled, torch.cat(texts), pooled_KP)
 
     def text(self) -> Tensor:
-        """The last hidden state but one, (1, N, D), with each token's weight."""
-        text_KLD = self.said.hidden_states[-2]
+        """(1, N, D), with each token's weight."""
+        text_KLD = self.text_KLD
         weights_KL = torch.tensor([_weights(self.tokenizer, chunk) for chunk in self.chunks])
         if (weights_KL != 1).any():
             empty = _Reading.of(self.encoder, self.tokenizer, [[]], 1)
             weights_KL1 = weights_KL.unsqueeze(-1).to(text_KLD)
-            text_KLD = torch.lerp(empty.said.hidden_states[-2], text_KLD, weights_KL1)
+            text_KLD = torch.lerp(empty.text_KLD, text_KLD, weights_KL1)
         whole_1ND: Tensor = text_KLD.flatten(0, 1).unsqueeze(0)
         return whole_1ND
 

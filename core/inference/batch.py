@@ -13,6 +13,7 @@ from core.diffusion.components import Components
 from core.diffusion.conditioning import Conditioning
 from core.diffusion.sampling import Beginning
 from core.errors import JobFailure, OutOfMemory
+from core.estimate import TOKENS
 from core.full_memory import is_full_memory
 from core.inference import adapters, picture_file
 from core.inference.adapters import Stack
@@ -34,13 +35,25 @@ class Row:
     beginning: Beginning | None
 
     @property
+    def chunks(self) -> int:
+        """Of its texts."""
+        return self.texts[0].text_1LD.shape[1] // TOKENS
+
+    @property
     def kind(self) -> tuple[object, ...]:
         """What rows have in common that can be drawn at once."""
         spec = self.request.spec
         strength = spec.image.strength if spec.image else None
-        length = self.texts[0].text_1LD.shape[1]
         guided = spec.guidance > 1
-        return length, guided, spec.width, spec.height, spec.steps, spec.scheduler, strength or 0.0
+        return (
+            self.chunks,
+            guided,
+            spec.width,
+            spec.height,
+            spec.steps,
+            spec.scheduler,
+            strength or 0.0,
+        )
 
     def noisy(self) -> sampling.Row:
         """With noise that nothing was drawn from yet."""

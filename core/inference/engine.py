@@ -41,13 +41,13 @@ class Engine:
         self,
         components: Components,
         shelf: LoraShelf,
-        count_rows: Callable[[GenerateSpec, int], int],
+        count_rows: Callable[[GenerateSpec, int, int], int],
         let_others_go: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
             count_rows: for how many rows of such a request memory has room, at least one, if each
-                has so many bytes of LoRAs besides.
+                has texts of so many chunks, and so many bytes of LoRAs besides.
             let_others_go: called when memory does not hold a single row.
         """
         self.components = components
@@ -96,7 +96,7 @@ class Engine:
         """How many at once. Where stacks differ, each row is padded to the largest."""
         stacks = {id(row.stack): row.stack for row in rows}
         padded_bytes = max(map(adapters.bytes_of, stacks.values())) if len(stacks) > 1 else 0
-        return self.count_rows(rows[0].request.spec, padded_bytes)
+        return self.count_rows(rows[0].request.spec, rows[0].chunks, padded_bytes)
 
     def _make_room(self) -> None:
         self.forget()

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
-from core import bases, catalogue
+from core import bases, catalogue, chunks
 from core.artifacts import service as artifacts
 from core.config import Settings
 from core.datasets import service as datasets
@@ -58,12 +58,21 @@ def parse(kind: str, spec: dict[str, Any]) -> AnySpec:
 
 def admit(session: Session, owner: str, spec: AnySpec) -> Admitted:
     """Checks what the spec names, fills in what depends on it, and freezes its dataset."""
+    for prompt in _drawn_prompts(spec):
+        chunks.require_few(chunks.count_at_least(prompt))
     pipeline = _available(session, owner, spec.base)
     if isinstance(spec, FineTuneSpec):
         return _admit_fine_tune(session, owner, spec, pipeline)
     if isinstance(spec, DistillSpec):
         return _admit_distill(session, owner, spec, pipeline)
     return _admit_generate(session, owner, spec, pipeline)
+
+
+def _drawn_prompts(spec: AnySpec) -> list[str]:
+    """Those of pictures that it makes; of what is learnt, one chunk is read."""
+    if isinstance(spec, GenerateSpec):
+        return [*spec.prompts, spec.negative_prompt or ""]
+    return spec.sample.prompts if spec.sample else []
 
 
 _WAITING = select(func.count()).where(Job.owner == bindparam("owner"), takes_room)

@@ -10,7 +10,7 @@ from core.bases import BaseModel
 from core.footprints import Held, footprint
 from core.ladder import Rung, rungs
 from core.layouts import SSD_1B, VEGA, Layout
-from core.specs import DistillSpec, FineTuneSpec, LoraSpec
+from core.specs import DistillSpec, FineTuneSpec, GenerateSpec, LoraSpec
 from tests.support import live_bytes
 
 FAST = Rung(rows_on_device=True, checkpointing=False, micro_batch=1)
@@ -54,6 +54,17 @@ def test_activations_grow_with_pixels() -> None:
     base, lora = base_of("ssd-1b"), LoraSpec(rank=1)
     half = live_bytes.of_a_step(base, 512, lora, checkpointing=False)
     assert half == pytest.approx(footprint(base_of("ssd-1b")).attention.kept / 4, rel=0.05)
+
+
+def test_each_chunk_of_a_text_is_counted_for_both_sides() -> None:
+    """In fp32 some 24 MB a side."""
+    spec = GenerateSpec(base="ssd-1b", prompt="a dog", precision="fp32")
+    one, two, many = (
+        estimate.drawn_bytes(spec, bases.find("ssd-1b"), on_gpu=True, chunks=chunks)
+        for chunks in (1, 2, 32)
+    )
+    assert two - one == 2 * 4 * estimate.text_numbers(bases.find("ssd-1b"))
+    assert many - one == 31 * (two - one)
 
 
 def test_dropout_keeps_no_more_than_half_as_much_again() -> None:

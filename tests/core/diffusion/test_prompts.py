@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, strategies
+from hypothesis import given, settings, strategies
 
+from core import chunks
 from core.diffusion import conditioning, emphasis, prompts
 from core.diffusion.components import Components
+from core.errors import Unprocessable
 
 LONG = ", ".join(f"a red circle number {index} on blue" for index in range(30))
 
@@ -43,6 +45,35 @@ def test_break_begins_a_chunk(nano_ssd_1b: Components) -> None:
     for index, part in enumerate(("a red circle", "on blue")):
         alone = prompts.encode(nano_ssd_1b, part)
         torch.testing.assert_close(both.text_1LD[:, 77 * index : 77 * (index + 1)], alone.text_1LD)
+
+
+@pytest.mark.parametrize("prompt", ["a (red:1.3) circle BREAK " * 9, LONG])
+def test_chunks_that_are_read_a_few_at_a_time_are_as_in_one_pass(
+    prompt: str, nano_ssd_1b: Components, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompts, "_AT_ONCE", chunks.MAX_CHUNKS)
+    whole = prompts.encode(nano_ssd_1b, prompt)
+    monkeypatch.setattr(prompts, "_AT_ONCE", 2)
+    in_parts = prompts.encode(nano_ssd_1b, prompt)
+    torch.testing.assert_close(in_parts.text_1LD, whole.text_1LD)
+    torch.testing.assert_close(in_parts.pooled_1P, whole.pooled_1P)
+
+
+def test_a_prompt_of_too_many_chunks_is_refused(nano_ssd_1b: Components) -> None:
+    most = prompts.encode(nano_ssd_1b, " BREAK ".join(["a"] * chunks.MAX_CHUNKS))
+    assert most.text_1LD.shape[1] == chunks.MAX_CHUNKS * 77
+    with pytest.raises(Unprocessable, match="this one has 33 of them where 32 may be"):
+        prompts.encode(nano_ssd_1b, " BREAK ".join(["a"] * (chunks.MAX_CHUNKS + 1)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(strategies.lists(strategies.sampled_from(["a", "BREAK", "BREAK,", " ", "3", "(x)", "é_"])))
+def test_what_can_be_counted_without_a_tokenizer_is_never_too_much(
+    nano_ssd_1b: Components, parts: list[str]
+) -> None:
+    prompt = " ".join(parts)
+    read = len(prompts._chunks(nano_ssd_1b.tokenizer, emphasis.parse(prompt)))
+    assert chunks.count_at_least(prompt) <= read
 
 
 def test_a_weight_is_a_step_away_from_the_empty_prompt(nano_ssd_1b: Components) -> None:

@@ -405,7 +405,7 @@ def test_rows_are_counted_with_the_largest_stack_where_stacks_differ(
 ) -> None:
     counted = []
 
-    def count_rows(_: GenerateSpec, lora_bytes: int) -> int:
+    def count_rows(_: GenerateSpec, __: int, lora_bytes: int) -> int:
         counted.append(lora_bytes)
         return 1
 
@@ -421,6 +421,35 @@ def test_rows_are_counted_with_the_largest_stack_where_stacks_differ(
         list(drawer.draw(together))
     large_bytes = adapters.bytes_of(drawer.stack(other.loras))
     assert counted == [0, large_bytes, 0]
+
+
+def test_rows_are_counted_with_the_chunks_of_their_texts(
+    nano_ssd_1b: Components, tmp_path: Path
+) -> None:
+    counted = []
+
+    def count_rows(_: GenerateSpec, chunks: int, __: int) -> int:
+        counted.append(chunks)
+        return 16
+
+    drawer = Engine(nano_ssd_1b, LoraShelf(), count_rows)
+    specs = [
+        spec_with(steps=1),
+        spec_with(steps=1, prompt="a BREAK b BREAK c"),
+        spec_with(steps=1, negative_prompt="a BREAK b"),
+    ]
+    told = list(drawer.draw([request_of(spec, tmp_path) for spec in specs]))
+    assert failures_of(told) == {}
+    assert sorted(counted) == [1, 2, 3]
+
+
+def test_a_prompt_of_too_many_chunks_fails_its_own_request(
+    nano_ssd_1b: Components, tmp_path: Path
+) -> None:
+    specs = [spec_with(prompt="a BREAK " * 40), spec_with()]
+    told = list(engine_of(nano_ssd_1b).draw([request_of(spec, tmp_path) for spec in specs]))
+    assert "this one has 40 of them" in str(failures_of(told)[0])
+    assert len(pictures_of(told, 1)) == 1
 
 
 def test_a_prompt_is_encoded_once(

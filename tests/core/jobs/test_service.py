@@ -260,6 +260,17 @@ def test_a_spec_that_cannot_be_meant(
     refuse(database, settings, ValidationError, match, kind="fine_tune", spec=spec)
 
 
+@pytest.mark.parametrize("field", ["prompt", "negative_prompt"])
+def test_a_prompt_with_a_break_after_each_word_is_refused(
+    database: Database, settings: Settings, field: str
+) -> None:
+    """Each begins a chunk, that all rows attend to: of 4,000 characters there would be 500."""
+    spec = SPEC | {field: "a BREAK " * 500}
+    refuse(database, settings, Unprocessable, "this one has 500 of them where 32 may be", spec=spec)
+    few = submit(database, settings, spec=SPEC | {field: "BREAK " * 500 + "a BREAK b"})
+    assert few.state == "queued"
+
+
 @pytest.mark.parametrize("trained_on", ["nano-sdxl", "ssd-1b"])
 def test_a_lora_of_another_layout_or_width(
     database: Database, settings: Settings, trained_on: str
