@@ -94,12 +94,12 @@ class Bench:
         """What the job's recipe reports, and ``Done`` at last. May be closed between any two."""
         spec = SPECS[run.kind].model_validate(run.spec)
         assert not isinstance(spec, GenerateSpec), "that is drawn"
-        yield Report(step=0, steps=1, message="loading the base model")
+        assert run.pictures, "a training has some"
+        sources = [Source(*listed) for listed in listing.read(Path(run.pictures))]
+        yield _loading(spec.count_steps(len(sources)))
         base = self._load(run.base, spec.precision, alone=True).components
         if run.base.unet:  # it may have been loaded from the folder of a job that is gone
             base = replace(base, unet_folder=Path(run.base.unet))
-        assert run.pictures, "a training has some"
-        sources = [Source(*listed) for listed in listing.read(Path(run.pictures))]
         out = Path(run.out)
         how: dict[str, Any] = {
             "cache": Cache(
@@ -129,8 +129,8 @@ class Bench:
     ) -> Iterator[tuple[int, Word]]:
         """Words about drawings of one base and precision, by their place among ``runs``."""
         requests = [_request(run) for run in runs]
-        for place in range(len(runs)):
-            yield place, Report(step=0, steps=1, message="loading the base model")
+        for place, request in enumerate(requests):
+            yield place, _loading(request.count * request.spec.denoising_steps)
         engine = self._load(runs[0].base, requests[0].spec.precision)
         failed: set[int] = set()
         for told in engine.draw(requests, is_wanted):
@@ -186,6 +186,10 @@ class Bench:
         if settings.resident_bytes is not None:
             return settings.resident_bytes
         return (memory.total_bytes(self.device) or 8 * GIB) // 2
+
+
+def _loading(steps: int) -> Report:
+    return Report(step=0, steps=steps, message="loading the base model")
 
 
 def _request(run: Run) -> Request:
