@@ -133,7 +133,7 @@ class Engine:
         spec, stack = request.spec, self.stack(request.loras)
         beginning = self._beginning(request)
         for row, prompt in enumerate(spec.prompts):
-            texts = self._encoded(prompt, spec.negative_prompt, request.loras)
+            texts = self._encoded(prompt, spec, request.loras)
             for image in range(spec.images):
                 yield Row(
                     number=number,
@@ -147,9 +147,11 @@ class Engine:
                 )
 
     def _encoded(
-        self, prompt: str, negative_prompt: str | None, loras: Sequence[Lora]
+        self, prompt: str, spec: GenerateSpec, loras: Sequence[Lora]
     ) -> tuple[Conditioning, Conditioning]:
-        """Both sides of guidance, read by the text encoders as the LoRAs change them."""
+        """Both sides of guidance, read by the text encoders as the LoRAs change them. Where nothing
+        is guided they are one: it would be lengthened to the length of what nobody looks at."""
+        is_guided, negative_prompt = spec.guidance > 1, spec.negative_prompt
         read = self._read(loras)
         changes_texts = any(each.text_encoder or each.text_encoder_2 for each, _ in read)
 
@@ -160,9 +162,12 @@ class Engine:
                 self._changed(self.components.text_encoder, first),
                 self._changed(self.components.text_encoder_2, second),
             ):
-                return prompts.encode_pair(self.components, prompt, negative_prompt)
+                if is_guided:
+                    return prompts.encode_pair(self.components, prompt, negative_prompt)
+                return (prompts.encode(self.components, prompt),) * 2
 
-        key = (prompt, negative_prompt, _key(loras) if changes_texts else None)
+        sides = (prompt, negative_prompt) if is_guided else (prompt,)
+        key = (sides, _key(loras) if changes_texts else None)
         return self._texts.take(key, encode)
 
     def _changed(

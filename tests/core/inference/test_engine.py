@@ -472,6 +472,20 @@ def test_a_prompt_is_encoded_once(
     handle.remove()
 
 
+def test_a_negative_prompt_that_nothing_is_steered_by_changes_nothing(
+    nano_ssd_1b: Components, tmp_path: Path
+) -> None:
+    """However long it is."""
+    drawer = engine_of(nano_ssd_1b)
+    digests = []
+    for number, negative in enumerate((None, "blue", "blue " * 90)):
+        spec = spec_with(guidance=1.0, negative_prompt=negative)
+        told = drawer.draw([request_of(spec, tmp_path / str(number))])
+        (picture,) = pictures_of(list(told), 0)
+        digests.append(pixels(picture).tobytes())
+    assert len(set(digests)) == 1
+
+
 def test_what_is_transparent_in_a_picture_to_begin_with_is_white(
     nano_ssd_1b: Components, tmp_path: Path
 ) -> None:
