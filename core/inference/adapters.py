@@ -23,7 +23,7 @@ from core.errors import LayoutMismatch
 class Change:
     """What a stack does to a module's answer y = W x + c:  y + B A x + gain (y - c).
 
-    ``gain_O`` is None without DoRA.
+    ``gain_O`` is None without DoRA (Liu et al., arXiv:2402.09353).
     """
 
     a_RI: Tensor
@@ -80,12 +80,16 @@ def applied(stacks: Sequence[Stack], *, copies: int = 1) -> Iterator[None]:
 
 def _change(parts: Sequence[tuple[Pair, float]], layer: nn.Linear) -> Change:
     like = layer.weight
-    gains_O = [_dora_gain(pair, weight, layer) for pair, weight in parts]
+    gains_O = [_dora_gain(pair, layer) for pair, _ in parts]
     b_RO = [
         pair.b_OR.T.to(like.device) * (weight if gain_O is None else weight * (1 + gain_O))
         for (pair, weight), gain_O in zip(parts, gains_O, strict=True)
     ]
-    gain_O = sum(gain_O for gain_O in gains_O if gain_O is not None)
+    gain_O = sum(
+        weight * gain_O
+        for (_, weight), gain_O in zip(parts, gains_O, strict=True)
+        if gain_O is not None
+    )
     return Change(
         a_RI=torch.cat([pair.a_RI for pair, _ in parts]).to(like.device, like.dtype),
         b_RO=torch.cat(b_RO).to(like.dtype),
@@ -93,13 +97,17 @@ def _change(parts: Sequence[tuple[Pair, float]], layer: nn.Linear) -> Change:
     )
 
 
-def _dora_gain(pair: Pair, weight: float, layer: nn.Linear) -> Tensor | None:
-    """m / |W + B A| - 1 a row, float32; None for a LoRA without magnitudes."""
+def _dora_gain(pair: Pair, layer: nn.Linear) -> Tensor | None:
+    """m / |W + B A| - 1 a row, float32; None for a LoRA without magnitudes.
+
+    As it was trained, whatever its weight: that goes the way from W to what was trained, as
+    ComfyUI does. Within the norm, as in peft, a weight of 0 would leave m / |W| of W.
+    """
     if pair.magnitude_O is None:
         return None
     base_OI = layer.weight.float()
     a_RI, b_OR = pair.a_RI.to(base_OI.device), pair.b_OR.to(base_OI.device)
-    changed_OI = torch.addmm(base_OI, b_OR, a_RI, alpha=weight)
+    changed_OI = torch.addmm(base_OI, b_OR, a_RI)
     gain_O: Tensor = pair.magnitude_O.to(base_OI.device) / changed_OI.norm(dim=1) - 1
     return gain_O
 

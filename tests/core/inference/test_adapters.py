@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.diffusion import adapter
 from core.diffusion.adapter import Updates
@@ -103,7 +103,7 @@ def test_two_loras_at_weights_equal_set_adapters(nano_ssd_1b: Components, tmp_pa
 
 
 def test_dora_equals_diffusers(nano_ssd_1b: Components, tmp_path: Path) -> None:
-    """At any weight, and beside a LoRA without magnitudes."""
+    """As it was trained, and beside a LoRA without magnitudes."""
     dora = dora_file(nano_ssd_1b, tmp_path / "dora.safetensors")
     plain = lora_file(nano_ssd_1b, tmp_path / "plain.safetensors", rank=2, seed=2)
     pipeline = nano_ssd_1b.pipeline()
@@ -111,13 +111,38 @@ def test_dora_equals_diffusers(nano_ssd_1b: Components, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft says so of any second adapter
         pipeline.load_lora_weights(tmp_path, weight_name=plain.name, adapter_name="plain")
-    pipeline.set_adapters(["dora", "plain"], [0.6, 0.5])
+    pipeline.set_adapters(["dora", "plain"], [1.0, 0.5])
     expected = unet_output(nano_ssd_1b)
     pipeline.unload_lora_weights()
-    stack = [(dora_updates(dora), 0.6), (adapter.read(plain).unet, 0.5)]
+    stack = [(dora_updates(dora), 1.0), (adapter.read(plain).unet, 0.5)]
     with adapters.applied([adapters.compose(stack, nano_ssd_1b.unet)]):
         ours = unet_output(nano_ssd_1b)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.4, 0.0, -0.5])
+@torch.no_grad()
+def test_a_doras_weight_goes_from_the_base_to_what_was_trained(weight: float) -> None:
+    """1 is as trained, 0 is off, below 0 turns it round: against whole matrices."""
+    random = torch.Generator().manual_seed(3)
+    model = nn.Sequential(nn.Linear(8, 6))
+    layer = model[0]
+    assert isinstance(layer, nn.Linear)
+    layer.weight.normal_(generator=random)
+    pair = Pair(
+        torch.randn(2, 8, generator=random),
+        torch.randn(6, 2, generator=random),
+        1 + torch.rand(6, generator=random),
+    )
+    inputs = torch.randn(3, 8, generator=random)
+    merged = layer.weight + pair.b_OR @ pair.a_RI
+    assert pair.magnitude_O is not None
+    trained = pair.magnitude_O[:, None] * merged / merged.norm(dim=1, keepdim=True)
+    expected = inputs @ torch.lerp(layer.weight, trained, weight).T + layer.bias
+    with adapters.applied([adapters.compose([({"0": pair}, weight)], model)]):
+        torch.testing.assert_close(model(inputs), expected)
+    with adapters.applied([adapters.compose([({"0": pair}, 0.0)], model)]):
+        torch.testing.assert_close(model(inputs), layer(inputs))
 
 
 def test_each_row_has_its_own_stack_on_both_sides_of_guidance(
