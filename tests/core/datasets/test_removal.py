@@ -1,5 +1,6 @@
 """A dataset goes, or a picture of it, unless a job needs it."""
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import pytest
@@ -63,6 +64,23 @@ def test_what_is_to_go_is_nobodys_at_once(any_database: Database) -> None:
             service.hold(session, [dataset])
     with pytest.raises(NotFound):
         remove(any_database, dataset)
+
+
+def test_a_job_that_is_made_meanwhile_finds_it_gone(any_database: Database) -> None:
+    dataset = make_dataset(any_database, 1)
+
+    def hold() -> None:
+        with any_database.write() as session:
+            service.hold(session, [dataset])
+
+    with ThreadPoolExecutor(1) as submitter:
+        with any_database.write() as session:
+            removal.remove(session, "ada", dataset)
+            session.flush()
+            held = submitter.submit(hold)
+            assert not wait([held], 0.5).done
+        with pytest.raises(NotFound, match=dataset):
+            held.result()
 
 
 def test_others_write_while_a_large_one_goes(
