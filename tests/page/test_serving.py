@@ -12,7 +12,7 @@ from tests.api.live import Live
 
 FIRST = {
     *("index.html", "style.css", "icon.svg", "app.js", "api.js", "dom.js", "key.js", "live.js"),
-    *("words.js", "views/jobs.js", "elements/toast.js", "elements/dialog.js"),
+    *("words.js", "pages.js", "views/jobs.js", "elements/toast.js", "elements/dialog.js"),
     *("elements/sign-in.js", "elements/job-row.js", "elements/virtual-list.js"),
 }
 """What the first view is made of; the browser's own count is in test_views."""

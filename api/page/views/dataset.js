@@ -7,6 +7,7 @@ import { dropZone } from "../elements/drop-zone.js";
 import { picture } from "../elements/still-picture.js";
 import { Uploads } from "../elements/uploads.js";
 import { guarded, tolerate } from "../live.js";
+import { Pages } from "../pages.js";
 import { bytes, counted } from "../words.js";
 
 const PAGE = 60;
@@ -36,7 +37,8 @@ class DatasetPage {
     this.path = `/v1/datasets/${id}`;
     this.signal = signal;
     this.images = [];
-    this.cursor = null;
+    this.pages = new Pages((cursor) => get(`${this.path}/images`, { limit: PAGE, cursor }, signal),
+      (items) => this.add(items));
   }
 
   async load() {
@@ -54,7 +56,9 @@ class DatasetPage {
     this.grid = h("ul", { class: "cards" });
     this.rest = h("button",
       { type: "button", hidden: true, onclick: guarded(() => this.more(), this.signal) }, "Show more");
-    this.watchEnd();
+    this.watch = new IntersectionObserver((entries) => entries.at(-1).isIntersecting && this.rest.click(),
+      { rootMargin: "600px" });
+    this.signal.addEventListener("abort", () => this.watch.disconnect());
     const { dataset } = this;
     return [
       h("header", { class: "top" },
@@ -67,13 +71,6 @@ class DatasetPage {
           h("button", { type: "button", onclick: guarded(() => this.remove(), this.signal) }, "Delete"))),
       this.report, this.zone, this.uploads, h("h2", { class: "visually-hidden" }, "Pictures"), this.grid, this.rest,
     ];
-  }
-
-  watchEnd() {
-    const watch = new IntersectionObserver(([entry]) => entry.isIntersecting && this.rest.click(),
-      { rootMargin: "600px" });
-    watch.observe(this.rest);
-    this.signal.addEventListener("abort", () => watch.disconnect());
   }
 
   render() {
@@ -94,28 +91,31 @@ class DatasetPage {
       make: (image) => this.card(image),
       update: (card, image) => this.updateCard(card, image),
     });
-    this.rest.hidden = !this.cursor;
+    this.rest.hidden = !this.pages.hasMore;
+  }
+
+  add(items) {
+    this.images.push(...items.filter((image) => !this.images.some((known) => known.id === image.id)));
   }
 
   async more() {
-    if (this.asking) return;
-    this.asking = true;
-    try {
-      const page = await get(`${this.path}/images`, { limit: PAGE, cursor: this.cursor }, this.signal);
-      this.images.push(...page.items.filter((image) => !this.images.some((known) => known.id === image.id)));
-      this.cursor = page.next_cursor;
-    } finally {
-      this.asking = false;
-    }
+    await this.pages.more();
     this.renderImages();
+    this.watchEnd();
+  }
+
+  /** Anew after each page: an observer tells of a change alone, and on a tall screen there is none. */
+  watchEnd() {
+    this.watch.unobserve(this.rest);
+    if (this.pages.hasMore) this.watch.observe(this.rest);
   }
 
   /** What is new after an upload, and captions that may have come with it. */
   async reload() {
     const shown = Math.max(PAGE, this.images.length);
     this.images = [];
-    this.cursor = null;
-    do await this.more(); while (this.cursor && this.images.length < shown);
+    this.pages.reset();
+    do await this.more(); while (this.pages.hasMore && this.images.length < shown);
     await this.load();
     this.render();
   }
@@ -128,6 +128,7 @@ class DatasetPage {
       .catch((error) => tolerate(error, this.signal));
   }
 
+  /** Outlives its `image`: a reload brings others of the same id. */
   card(image) {
     const id = newId("caption");
     const caption = h("textarea", {
@@ -156,7 +157,7 @@ class DatasetPage {
 
   async caption(image, input) {
     const changed = await patch(`${this.path}/images/${image.id}`, { caption: input.value.trim() || null });
-    Object.assign(image, changed);
+    this.images = this.images.map((each) => (each.id === image.id ? changed : each));
     await this.load();
     this.render();
     say(`The caption of ${image.filename} is saved`);
@@ -164,7 +165,7 @@ class DatasetPage {
 
   async drop(image) {
     await remove(`${this.path}/images/${image.id}`);
-    this.images = this.images.filter((each) => each !== image);
+    this.images = this.images.filter((each) => each.id !== image.id);
     await this.load();
     this.render();
     say(`${image.filename} is deleted`);

@@ -7,8 +7,10 @@ import { compare } from "../elements/image-compare.js";
 import { artifactPicture } from "../elements/still-picture.js";
 import { look } from "../elements/viewer.js";
 import { guarded, every, tolerate } from "../live.js";
+import { Pages } from "../pages.js";
 
 const PAGE = 60;
+const NEWEST = 20; // that each refresh asks for
 const SIDE = 224;
 const REFRESH_SECONDS = 5;
 
@@ -23,14 +25,14 @@ class Gallery {
   constructor(signal) {
     this.signal = signal;
     this.role = "image";
-    this.clear();
+    this.pages = new Pages((cursor) => this.page({ cursor }), (items) => this.take(items));
+    this.pictures = [];
     this.chosen = [];
   }
 
   clear() {
     this.pictures = [];
-    this.cursor = null;
-    this.hasMore = true;
+    this.pages.reset();
   }
 
   parts() {
@@ -42,10 +44,9 @@ class Gallery {
     const samples = h("input",
       { type: "checkbox", id: "samples", onchange: () => this.choose(samples.checked ? "sample" : "image") });
     this.end = h("div", { class: "end" });
-    const watch = new IntersectionObserver(([entry]) => entry.isIntersecting
+    this.watch = new IntersectionObserver((entries) => entries.at(-1).isIntersecting
       && this.more().catch((error) => tolerate(error, this.signal)), { rootMargin: "800px" });
-    watch.observe(this.end);
-    this.signal.addEventListener("abort", () => watch.disconnect());
+    this.signal.addEventListener("abort", () => this.watch.disconnect());
     return [
       h("header", { class: "top" }, h("h1", {}, "Gallery"),
         h("div", { class: "actions" }, h("label", { class: "check", for: "samples" }, samples,
@@ -65,22 +66,32 @@ class Gallery {
   }
 
   async more() {
-    if (!this.hasMore || this.asking) return;
-    this.asking = true;
-    try {
-      const page = await this.page({ cursor: this.cursor });
-      this.take(page.items);
-      this.cursor = page.next_cursor;
-      this.hasMore = Boolean(page.next_cursor);
-    } finally {
-      this.asking = false;
-    }
+    await this.pages.more();
     this.render();
+    this.watchEnd();
+  }
+
+  /** Anew after each page: an observer tells of a change alone, and on a tall screen there is none. */
+  watchEnd() {
+    this.watch.unobserve(this.end);
+    if (this.pages.hasMore) this.watch.observe(this.end);
   }
 
   async refresh() {
-    this.take((await this.page({ limit: 20 })).items);
+    const { role } = this;
+    const { items } = await this.page({ limit: NEWEST });
+    if (role !== this.role) return;
+    if (this.isBeyondAll(items)) {
+      this.clear();
+      return this.more();
+    }
+    this.take(items);
     this.render();
+  }
+
+  /** Whether more came since the last look than a refresh asks for: some lie between, unseen. */
+  isBeyondAll(items) {
+    return items.length === NEWEST && !items.some(({ id }) => this.pictures.some((each) => each.id === id));
   }
 
   take(items) {
@@ -109,12 +120,13 @@ class Gallery {
   }
 
   mark(tile, picture) {
-    tile.querySelector("input").checked = this.chosen.includes(picture);
+    tile.querySelector("input").checked = this.chosen.some((each) => each.id === picture.id);
   }
 
   /** The two that were chosen last. */
   pick(picture, isChosen) {
-    this.chosen = isChosen ? [...this.chosen, picture].slice(-2) : this.chosen.filter((each) => each !== picture);
+    const others = this.chosen.filter((each) => each.id !== picture.id);
+    this.chosen = isChosen ? [...others, picture].slice(-2) : others;
     this.render();
   }
 

@@ -5,6 +5,7 @@ import { h, newId, write } from "../dom.js";
 import { jobRow, updateJobRow } from "../elements/job-row.js";
 import { VirtualList } from "../elements/virtual-list.js";
 import { guarded, every } from "../live.js";
+import { Pages } from "../pages.js";
 import { KINDS, counted, duration, hasEnded } from "../words.js";
 
 const REFRESH_SECONDS = 2;
@@ -39,8 +40,9 @@ class JobList {
     this.signal = signal;
     this.jobs = new Map();
     this.places = new Map();
-    this.cursor = null;
-    this.hasMore = true;
+    this.isFresh = true;
+    this.pages = new Pages((cursor) => this.page({ limit: cursor ? FURTHER : FIRST, cursor }),
+      (items) => this.take(items));
     this.list = new VirtualList({
       key: (job) => job.id,
       make: jobRow,
@@ -64,38 +66,44 @@ class JobList {
       this.isFresh = false;
       return { items: this.rows };
     }
-    return get("/v1/jobs", { ...this.filter, limit: FIRST }, this.signal);
+    return this.page({ limit: FIRST });
+  }
+
+  page(query) {
+    return get("/v1/jobs", { ...this.filter, ...query }, this.signal);
   }
 
   drop(isOdd) {
     for (const job of [...this.jobs.values()].filter(isOdd)) this.jobs.delete(job.id);
   }
 
-  /** The next page, once at a time. */
+  /** The next page. */
   async more() {
-    if (!this.hasMore || this.asking) return;
-    this.asking = true;
-    try {
-      const page = await get("/v1/jobs", { ...this.filter, limit: this.cursor ? FURTHER : FIRST,
-        cursor: this.cursor }, this.signal);
-      this.take(page.items);
-      this.isFresh = !this.cursor;
-      this.cursor = page.next_cursor;
-      this.hasMore = Boolean(page.next_cursor);
-    } finally {
-      this.asking = false;
-    }
+    if (!this.pages.hasMore) return;
+    await this.pages.more();
     this.list.show(this.rows);
+  }
+
+  /** Whether more came since the last look than a refresh asks for: some lie between, unseen. */
+  isBeyondAll(items) {
+    return items.length === FIRST && !items.some(({ id }) => this.jobs.has(id));
+  }
+
+  async startAgain() {
+    this.jobs.clear();
+    this.pages.reset();
+    await this.pages.more();
   }
 
   /** What is new, what runs, and what in view has moved; returns the queue. */
   async refresh() {
     const [news, running, queue] = await Promise.all([
       this.news(),
-      get("/v1/jobs", { ...this.filter, state: this.filter.state || "running", limit: FIRST }, this.signal),
+      this.page({ state: this.filter.state || "running", limit: FIRST }),
       get("/v1/queue", {}, this.signal),
     ]);
     this.places = new Map(queue.items.map((place) => [place.job, place]));
+    if (this.isBeyondAll(news.items)) await this.startAgain();
     const known = new Set([...news.items, ...running.items].map((job) => job.id));
     this.take([...news.items, ...running.items.filter((job) => this.jobs.has(job.id))]);
     await this.renew(known);
