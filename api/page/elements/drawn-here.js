@@ -2,7 +2,7 @@
 
 import { all, get, pause } from "../api.js";
 import { h, replace, say, write } from "../dom.js";
-import { guarded, tolerate } from "../live.js";
+import { once, tolerate } from "../live.js";
 import { hasEnded } from "../words.js";
 import { howFar } from "./job-row.js";
 import { artifactPicture } from "./still-picture.js";
@@ -41,7 +41,7 @@ export class DrawnHere extends HTMLElement {
       pictures.map((each) => h("button", { type: "button", class: "frame", onclick: () => look(pictures, each.id) },
         artifactPicture(each.id, each.metadata.prompt, SIDE))),
       h("p", { class: "told" }, `seed ${job.spec.seed}, ${howFar(job)}`),
-      h("button", { type: "button", onclick: guarded(() => this.again(job.spec.seed), signal) },
+      h("button", { type: "button", onclick: once(() => this.again(job.spec.seed), signal) },
         "Draw again with the same seed"));
   }
 }

@@ -6,7 +6,7 @@ import { confirm } from "../elements/dialog.js";
 import { dropZone } from "../elements/drop-zone.js";
 import { picture } from "../elements/still-picture.js";
 import { Uploads } from "../elements/uploads.js";
-import { guarded, tolerate } from "../live.js";
+import { goOn, guarded, tolerate } from "../live.js";
 import { Pages } from "../pages.js";
 import { bytes, counted } from "../words.js";
 
@@ -174,6 +174,6 @@ class DatasetPage {
   async remove() {
     if (!(await confirm(`Delete ${this.dataset.name} and its pictures?`, "Delete it"))) return;
     await remove(this.path);
-    location.hash = "#/datasets";
+    goOn("#/datasets", this.signal, `${this.dataset.name} is deleted`);
   }
 }

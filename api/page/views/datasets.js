@@ -5,7 +5,7 @@ import { h, newId, reconcile } from "../dom.js";
 import { dropZone } from "../elements/drop-zone.js";
 import { picture } from "../elements/still-picture.js";
 import { handOver } from "./dataset.js";
-import { tolerate } from "../live.js";
+import { goOn, once, tolerate } from "../live.js";
 import { bytes, counted, timeAgo } from "../words.js";
 
 const THUMBNAILS = 4;
@@ -31,23 +31,24 @@ function creation(signal) {
   const kind = h("select", { id: `${id}-kind` },
     h("option", { value: "instance" }, "one subject"),
       h("option", { value: "captioned" }, "each picture with a caption"));
-  const take = (files) => create(files, name.value.trim(), kind.value).catch((error) => tolerate(error, signal));
+  const make = (files) => create(files, name.value.trim(), kind.value, signal);
   return h("section", { class: "creation", "aria-label": "New dataset" },
     h("div", { class: "bar" },
       h("div", { class: "field" }, h("label", { for: `${id}-name` }, "Name of a new one"), name),
       h("div", { class: "field" }, h("label", { for: `${id}-kind` }, "What it holds"), kind),
-      h("button", { type: "button", onclick: () => take([]) }, "Create it empty")),
+      h("button", { type: "button", onclick: once(() => make([]), signal) }, "Create it empty")),
     dropZone({ label: "Choose pictures",
       help: "or drop pictures, folders, .txt captions, metadata.jsonl or zips here", accept: ACCEPT,
-      folders: true, take }));
+      folders: true, take: once(make, signal) }));
 }
 
-async function create(files, given, kind) {
+async function create(files, given, kind, signal) {
   const first = files[0];
   const name = given || first?.name.replace(/\.[^.]*$/, "") || "pictures";
   const dataset = await post("/v1/datasets", { name, kind });
   handOver(dataset.id, files);
-  location.hash = `#/datasets/${dataset.id}`;
+  const rest = files.length ? ": its files are sent once you open it" : "";
+  goOn(`#/datasets/${dataset.id}`, signal, `${name} is made${rest}`);
 }
 
 function row(dataset, signal) {

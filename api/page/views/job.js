@@ -9,7 +9,7 @@ import { LossCurve } from "../elements/loss-curve.js";
 import { artifactPicture } from "../elements/still-picture.js";
 import { toast } from "../elements/toast.js";
 import { look } from "../elements/viewer.js";
-import { guarded, every, tolerate } from "../live.js";
+import { every, goOn, guarded, once, tolerate } from "../live.js";
 import { KINDS, actionsOf, baseOf, bytes, duration, hasEnded, timeAgo, titleOf } from "../words.js";
 
 const REFRESH_SECONDS = 5; // for what moves without an event: its place in the queue, its usage
@@ -144,7 +144,7 @@ class JobPage {
         const again = { class: "button", href: `#/new/${this.job.kind}?job=${this.id}` };
         if (verb === "reuse") return h("a", again, "Use these settings");
         const label = verb === "delete" ? "Delete" : VERBS[verb];
-        return h("button", { type: "button", onclick: guarded(() => this.act(verb), this.signal) }, label);
+        return h("button", { type: "button", onclick: once(() => this.act(verb), this.signal) }, label);
       },
     });
   }
@@ -155,7 +155,7 @@ class JobPage {
     const body = verb === "extend" ? await furtherSteps(this.job) : {};
     if (!body) return;
     const job = await post(`${this.path}/${verb}`, body);
-    if (job.id !== this.id) location.hash = `#/jobs/${job.id}`;
+    if (job.id !== this.id) goOn(`#/jobs/${job.id}`, this.signal, "The new job is queued");
     else {
       toast(job.state === "running" ? "It was told, and ends its present step first" : `It is ${job.state}`);
       this.job = job;
@@ -166,7 +166,7 @@ class JobPage {
   async remove() {
     if (!(await confirm("Delete this job and all that it made?", "Delete it"))) return;
     await remove(this.path);
-    location.hash = "#/jobs";
+    goOn("#/jobs", this.signal, "The job is deleted");
   }
 
   renderFacts() {

@@ -4,7 +4,7 @@ import { Problem, all, post, remove } from "../api.js";
 import { h, newId, reconcile, replace } from "../dom.js";
 import { confirm, open } from "../elements/dialog.js";
 import { signOut } from "../key.js";
-import { tolerate } from "../live.js";
+import { once, tolerate } from "../live.js";
 import { timeAgo } from "../words.js";
 
 const SCOPES = ["read", "write", "admin"];
@@ -34,20 +34,23 @@ function creation(load, signal) {
   const owner = h("input", { id: `${id}-owner`, maxlength: 200, placeholder: "you" });
   const scopes = SCOPES.map((scope) => h("input", { type: "checkbox", value: scope, checked: scope !== "admin" }));
   const problem = h("p", { class: "problem", role: "alert" });
-  const submit = async (event) => {
-    event.preventDefault();
+  const create = once(async () => {
     replace(problem);
     const body = { name: name.value.trim(), owner: owner.value.trim() || null,
       scopes: scopes.filter((box) => box.checked).map((box) => box.value) };
     try {
       const made = await post("/v1/keys", body);
-      await load();
       name.value = owner.value = "";
       await showOnce(made);
+      await load();
     } catch (error) {
-      if (error instanceof Problem) replace(problem, error.message);
-      else tolerate(error, signal);
+      if (!(error instanceof Problem)) throw error;
+      replace(problem, error.message);
     }
+  }, signal);
+  const submit = (event) => {
+    event.preventDefault();
+    create();
   };
   return h("form", { class: "bar", "aria-label": "New key", onsubmit: submit },
     h("div", { class: "field" }, h("label", { for: name.id }, "Name"), name),
@@ -59,6 +62,7 @@ function creation(load, signal) {
 
 function showOnce({ name, key }) {
   return open(`The key ${name}`, () => {
+    if (!key) return h("p", {}, "The answer that held it got lost, and it is told once: delete it and create another.");
     const field = h("input", { readonly: true, value: key, "aria-label": "The key", class: "token" });
     const copied = h("span", { role: "status" });
     const copy = async () => {

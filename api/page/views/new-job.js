@@ -8,7 +8,7 @@ import { DrawnHere } from "../elements/drawn-here.js";
 import { EstimateBox } from "../elements/estimate-box.js";
 import { LoraStack } from "../elements/lora-stack.js";
 import { SpecForm } from "../elements/spec-form.js";
-import { guarded } from "../live.js";
+import { goOn, guarded } from "../live.js";
 import { KINDS, duration } from "../words.js";
 
 const QUIET_SECONDS = 0.4; // after the last change, before the server is asked
@@ -227,14 +227,16 @@ class NewJob {
     await this.send(this.job);
   }
 
+  /** Once at a time, whichever button asks for it. */
   async send(body) {
+    if (this.button.disabled) return;
     this.button.disabled = true;
     replace(this.problem);
     try {
       const job = await post("/v1/jobs", body);
       say("The job is queued");
-      if (this.drawn) this.drawn.watch(job, this.signal);
-      else location.hash = `#/jobs/${job.id}`;
+      if (this.drawn && !this.signal.aborted) this.drawn.watch(job, this.signal);
+      else goOn(`#/jobs/${job.id}`, this.signal, "The job is queued");
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
       this.refuse(error);
