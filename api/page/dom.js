@@ -62,6 +62,13 @@ export function reconcile(parent, items, { key, make, update = () => {} }) {
   for (const gone of there.values()) gone.remove();
 }
 
+/** Chooses `value`. Selects hold the newest rows: one that is none of them gets a choice of its own. */
+export function choose(select, value) {
+  const isThere = [...select.options].some((each) => each.value === value);
+  if (!isThere) select.append(h("option", { value }, value));
+  select.value = value;
+}
+
 /** Text in which `words` between backticks are code. */
 export function prose(text) {
   return text.split("`").map((part, index) => (index % 2 ? h("code", {}, part) : part));

@@ -1,7 +1,8 @@
 /* Selects of rows that the server has: bases, datasets, artifacts, a picture to begin with. */
 
 import { all } from "../api.js";
-import { h, newId, replace } from "../dom.js";
+import { choose, h, newId, replace } from "../dom.js";
+import { guarded } from "../live.js";
 import { nameOf, short } from "../words.js";
 import { picture } from "./still-picture.js";
 
@@ -56,7 +57,7 @@ export class StartImage extends HTMLElement {
     if (this.firstChild) return;
     replace(this, this.named("Dataset", this.dataset_), this.named("Picture", this.image),
       this.named("Strength", this.strength), this.preview);
-    this.dataset_.addEventListener("change", () => this.list());
+    this.dataset_.addEventListener("change", () => this.choose(""));
     this.image.addEventListener("change", () => this.show());
   }
 
@@ -65,12 +66,21 @@ export class StartImage extends HTMLElement {
     return h("div", { class: "field short" }, h("label", { for: input.id }, label), input);
   }
 
+  /** There at once, so that nothing is drawn without it; the other pictures come when they come. */
+  choose(image) {
+    choose(this.image, image);
+    this.show();
+    guarded(() => this.list())();
+  }
+
   async list() {
-    const images = this.dataset_.value ? await all(`/v1/datasets/${this.dataset_.value}/images`, {},
-      { most: MOST }) : [];
+    const { value: dataset } = this.dataset_;
+    const images = dataset ? await all(`/v1/datasets/${dataset}/images`, {}, { most: MOST }) : [];
+    if (dataset !== this.dataset_.value) return;
+    const { value: chosen } = this.image;
     replace(this.image, h("option", { value: "" }, "Choose one"),
       images.map(({ id, filename }) => h("option", { value: id }, filename)));
-    this.show();
+    choose(this.image, chosen);
   }
 
   show() {
@@ -86,9 +96,9 @@ export class StartImage extends HTMLElement {
 
   set value(given) {
     if (!given) return;
-    this.dataset_.value = given.dataset;
+    choose(this.dataset_, given.dataset);
     this.strength.value = given.strength;
-    this.list().then(() => { this.image.value = given.image; this.show(); });
+    this.choose(given.image);
   }
 }
 customElements.define("start-image", StartImage);

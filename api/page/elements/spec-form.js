@@ -1,7 +1,7 @@
 /* A form made of a spec's schema: labels, help, bounds and defaults are the server's own. Which
  * fields come first, and in which group the others are folded, is said by a layout. */
 
-import { h, newId, prose, replace } from "../dom.js";
+import { choose, h, newId, prose, replace } from "../dom.js";
 
 export class SpecForm extends HTMLElement {
   /**
@@ -64,10 +64,18 @@ export class SpecForm extends HTMLElement {
     for (const [name, { element }] of this.fields) element.hidden = hidden.has(name);
   }
 
-  /** Labels of what must be filled in and is not. */
+  /** Labels of what must be filled in and is not, or cannot be read. */
   get missing() {
     const required = this.schema.required.filter((name) => !this.fields.get(name).element.hidden);
-    return required.filter((name) => !(name in this.value)).map((name) => this.label(name));
+    const empty = required.filter((name) => !(name in this.value));
+    const unreadable = this.unreadable.map((place) => place.dataset.field);
+    return [...new Set([...empty, ...unreadable])].map((name) => this.label(name));
+  }
+
+  /** Fields whose number is none: a browser says that nothing is in them, which means their default. */
+  get unreadable() {
+    const bad = [...this.querySelectorAll("input")].filter((input) => input.validity.badInput);
+    return bad.filter((input) => !input.closest("[hidden]")).map((input) => input.closest("[data-pointer]"));
   }
 
   label(name) {
@@ -85,6 +93,7 @@ export class SpecForm extends HTMLElement {
   explain(errors) {
     const places = [...this.querySelectorAll("[data-pointer]")];
     for (const place of places) mark(place, "");
+    for (const place of this.unreadable) mark(place, "This is not a number.");
     return errors.filter(({ pointer, detail }) => {
       const place = places.filter((each) => within(pointer, each.dataset.pointer)).at(-1);
       if (!place || place.closest("[hidden]")) return true;
@@ -148,7 +157,11 @@ function fieldOf(form, name, owner, pointer) {
 
 function own(input) {
   const read = () => (input.value === "" || input.value?.length === 0 ? undefined : input.value);
-  return { kind: "own", input, read, write: (value) => { input.value = value ?? ""; } };
+  const write = (value) => {
+    if (input.matches("select")) choose(input, value ?? "");
+    else input.value = value ?? "";
+  };
+  return { kind: "own", input, read, write };
 }
 
 /** A field that is an object: a set of fields, with a switch where it may be left out. */
@@ -228,7 +241,12 @@ function listOf(items) {
     return parts.length ? parts.map((part) => (isText ? part : Number(part))) : undefined;
   };
   return { kind: isText ? "long" : "short", input, read,
-    write: (value) => { input.value = (value ?? []).join(isText ? "\n" : ", "); } };
+    write: (value) => { input.value = isText ? lines(value ?? []) : (value ?? []).join(", "); } };
+}
+
+/** Texts one a line: a break inside of one is a space to those who read it. */
+export function lines(texts) {
+  return texts.map((text) => text.replaceAll(/\s*\n\s*/g, " ")).join("\n");
 }
 
 function textOf({ maxLength }) {

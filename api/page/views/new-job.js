@@ -7,7 +7,7 @@ import { StartImage, artifactChooser, baseChooser, choices, datasetChooser } fro
 import { DrawnHere } from "../elements/drawn-here.js";
 import { EstimateBox } from "../elements/estimate-box.js";
 import { LoraStack } from "../elements/lora-stack.js";
-import { SpecForm } from "../elements/spec-form.js";
+import { SpecForm, lines } from "../elements/spec-form.js";
 import { goOn, guarded } from "../live.js";
 import { KINDS, duration } from "../words.js";
 
@@ -120,7 +120,7 @@ class NewJob {
     if (query.get("job")) this.reuse((await get(`/v1/jobs/${query.get("job")}`, {}, this.signal)).spec);
     if (query.get("picture")) await this.reusePicture(query.get("picture"));
     if (query.get("lora")) await this.useLora(query.get("lora"));
-    this.followDataset();
+    if (!query.has("job")) this.followDataset();
     this.followBase();
   }
 
@@ -138,8 +138,9 @@ class NewJob {
   async useLora(id) {
     const lora = await get(`/v1/artifacts/${id}`, {}, this.signal);
     const prompt = lora.metadata.instance_prompt || lora.metadata.trigger;
-    const base = this.there.models.find((model) => model.id === lora.base)?.id
-      || this.there.models.find((model) => model.available && model.layout === lora.layout)?.id;
+    const { models, students } = this.there;
+    const base = [...students, ...models].find((each) => each.id === lora.base)?.id
+      || models.find((model) => model.available && model.layout === lora.layout)?.id;
     this.form.value = { loras: [{ artifact: id, weight: 1 }], ...(base && { base }), ...(prompt && { prompt }) };
   }
 
@@ -166,6 +167,13 @@ class NewJob {
     this.form.value = { learning_rate: isNano ? NANO_RATES[this.kind] : usual };
   }
 
+  /** Labels of what keeps the job from being sent. */
+  get missing() {
+    const numbers = [[this.priority, "Priority"], [this.hours, "Expires after, hours"]];
+    const unreadable = numbers.filter(([input]) => input.validity.badInput);
+    return [...this.form.missing, ...unreadable.map(([, label]) => label)];
+  }
+
   get job() {
     const spec = this.form.value;
     if (spec.sample && !spec.sample.prompts) spec.sample = sampled(spec);
@@ -183,7 +191,7 @@ class NewJob {
   }
 
   async check() {
-    const { missing } = this.form;
+    const { missing } = this;
     this.form.explain([]);
     if (missing.length) {
       this.button.textContent = VERBS[this.kind];
@@ -219,7 +227,7 @@ class NewJob {
 
   async submit(event) {
     event.preventDefault();
-    const { missing } = this.form;
+    const { missing } = this;
     if (missing.length) {
       replace(this.problem, `To be filled in: ${missing.join(", ")}.`);
       return;
@@ -277,10 +285,10 @@ function promptBox() {
   const own = Object.getOwnPropertyDescriptor(HTMLTextAreaElement.prototype, "value");
   return Object.defineProperty(box, "value", {
     get: () => {
-      const lines = own.get.call(box).split("\n").filter((line) => line.trim());
-      return lines.length > 1 ? lines : (lines[0] ?? "");
+      const given = own.get.call(box).split("\n").filter((line) => line.trim());
+      return given.length > 1 ? given : (given[0] ?? "");
     },
-    set: (value) => own.set.call(box, [value].flat().join("\n")),
+    set: (value) => own.set.call(box, lines([value].flat())),
   });
 }
 
