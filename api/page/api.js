@@ -1,7 +1,7 @@
 /* The server: the one place that talks to it. Refusals are `Problem`s, silence is `Away`. */
 
 import * as key from "./key.js";
-import { hasEnded } from "./words.js";
+import { hasEnded, pathOf } from "./words.js";
 
 const RETRY_SECONDS = [0.5, 1, 2, 4, 8];
 const PAGE = 200;
@@ -13,6 +13,7 @@ export class Problem extends Error {
     this.status = status;
     this.code = document.code || "unknown";
     this.errors = document.errors || [];
+    this.retryAfterSeconds = document.retry_after ?? null;
   }
 }
 
@@ -75,12 +76,17 @@ async function send(path, { headers = {}, ...rest } = {}) {
   throw await problemOf(answer.status, await answer.text(), token);
 }
 
-async function problemOf(status, text, token) {
-  let document = {};
+function isJson(text) {
   try {
-    document = JSON.parse(text);
-  } catch { /* a proxy's own words */ }
-  const problem = new Problem(status, document);
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false; // a proxy's own words
+  }
+}
+
+async function problemOf(status, text, token) {
+  const problem = new Problem(status, isJson(text) ? JSON.parse(text) : {});
   if (status === 401 && token === key.current()) tell("refused", token ? problem.message : "");
   return problem;
 }
@@ -170,7 +176,7 @@ export async function download(artifact) {
  *  say of a body that it sends. */
 export function upload(path, field, files, tell) {
   const form = new FormData();
-  for (const file of files) form.append(field, file, file.name);
+  for (const file of files) form.append(field, file, pathOf(file));
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
     const token = key.current();
@@ -178,8 +184,9 @@ export function upload(path, field, files, tell) {
     request.setRequestHeader("Authorization", `Bearer ${token}`);
     request.upload.onprogress = (event) => tell(event.loaded / event.total);
     request.onload = async () => {
-      if (request.status < 400) resolve(JSON.parse(request.responseText));
-      else reject(await problemOf(request.status, request.responseText, token));
+      const { status, responseText: text } = request;
+      if (status < 400 && isJson(text)) resolve(JSON.parse(text));
+      else reject(await problemOf(status, text, token));
     };
     request.onerror = () => {
       noteAway();

@@ -97,6 +97,11 @@ export function short(id) {
   return id.slice(-6);
 }
 
+/** A file by its place in the folder that was dropped, where it came in one. */
+export function pathOf(file) {
+  return file.path ?? file.name;
+}
+
 const PLAIN_NAMES = new Set(["pytorch_lora_weights.safetensors", "unet"]);
 
 /** A LoRA or student by what somebody would call it: its name where somebody gave one. */

@@ -24,7 +24,7 @@ export function dropZone({ label, help, accept, folders = false, take }) {
   return zone;
 }
 
-/** Those of dropped folders too, however deep. All are taken hold of at once: a drop forgets them. */
+/** Those of dropped folders too, however deep, but for hidden ones, as the command line does. All are taken hold of at once: a drop forgets them. */
 async function filesOf(transfer) {
   const found = [...transfer.items].map((item) => {
     const entry = item.webkitGetAsEntry();
@@ -34,7 +34,10 @@ async function filesOf(transfer) {
 }
 
 async function filesBelow(entry) {
-  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
+  if (entry.isFile) {
+    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+    return [Object.assign(file, { path: entry.fullPath.slice(1) })];
+  }
   const reader = entry.createReader();
   const found = [];
   for (;;) {
@@ -42,5 +45,6 @@ async function filesBelow(entry) {
     if (!some.length) break;
     found.push(...some);
   }
-  return (await Promise.all(found.map(filesBelow))).flat();
+  const seen = found.filter(({ name }) => !name.startsWith("."));
+  return (await Promise.all(seen.map(filesBelow))).flat();
 }

@@ -1,12 +1,14 @@
 /* Files on their way to a dataset: a line each, with how far it is and what was said of it. */
 
-import { Away, presence } from "../api.js";
+import { Away, pause, presence } from "../api.js";
 import { h, replace, set, write } from "../dom.js";
-import { bytes } from "../words.js";
+import { bytes, duration, pathOf } from "../words.js";
 import { meter } from "./job-row.js";
 
 const AT_ONCE = 3;
-const KEPT = 200; // lines
+const CAPTIONS_A_REQUEST = 200; // of 1,000 files that a server takes
+const FULL = ["too_many_bytes", "disk_full"]; // told to come back, but only somebody's hand makes room
+const KEPT = 200; // lines; those that failed are beyond it too
 let underway = 0; // files that would be lost with the tab; another view leaves them be
 
 addEventListener("beforeunload", (event) => {
@@ -23,14 +25,15 @@ export class Uploads extends HTMLElement {
    *  `send` takes files and a function that hears the share that is out. */
   async send(files, send) {
     replace(this.list);
-    const isText = (file) => /\.(txt|jsonl)$/i.test(file.name);
+    const isTable = (file) => /\.jsonl$/i.test(file.name);
+    const isText = (file) => isTable(file) || /\.txt$/i.test(file.name);
     const waiting = files.filter((file) => !isText(file)).map((file) => [file]);
-    const texts = files.filter(isText);
+    const texts = files.filter(isText).toSorted((a, b) => isTable(a) - isTable(b)); // tables have the last word
     const work = async () => {
       for (let some = waiting.shift(); some; some = waiting.shift()) await this.one(some, send);
     };
     await Promise.all(Array.from({ length: AT_ONCE }, work));
-    if (texts.length) await this.one(texts, send);
+    while (texts.length) await this.one(texts.splice(0, CAPTIONS_A_REQUEST), send);
   }
 
   async one(files, send) {
@@ -40,17 +43,20 @@ export class Uploads extends HTMLElement {
 
   async deliver(files, send) {
     const line = new Line(files);
-    if (this.list.childElementCount < KEPT) this.list.append(line.element);
+    const isShown = this.list.childElementCount < KEPT;
+    if (isShown) this.list.append(line.element);
     for (;;) {
       try {
         const { items } = await send(files, (share) => line.tell(share));
-        return line.end(items);
+        line.end(items);
+        break;
       } catch (error) {
-        if (!(error instanceof Away)) return line.fail(error);
-        write(line.said, "the server is away");
-        await presence(); // the same bytes again are found to be there
+        if (await line.waits(error)) continue; // the same bytes again are found to be there
+        line.fail(error);
+        break;
       }
     }
+    if (!isShown && line.isBad) this.list.append(line.element);
   }
 }
 customElements.define("upload-list", Uploads);
@@ -58,7 +64,7 @@ customElements.define("upload-list", Uploads);
 class Line {
   constructor(files) {
     const size = files.reduce((sum, file) => sum + file.size, 0);
-    const name = files.length > 1 ? `${files.length} captions` : files[0].name;
+    const name = files.length > 1 ? `${files.length} captions` : pathOf(files[0]);
     this.bar = meter();
     this.said = h("span", { class: "said" }, bytes(size));
     this.element = h("li", {}, h("span", { class: "name" }, name), this.bar, this.said);
@@ -70,11 +76,28 @@ class Line {
   }
 
   end(items) {
-    const problems = items.flatMap(({ filename, problems: some }) =>
-      some.map(({ detail }) => (items.length > 1 ? `${filename}: ${detail}` : detail)));
+    const told = items.flatMap(({ filename, problems }) => problems.map(({ code, detail }) =>
+      ({ code, text: items.length > 1 ? `${filename}: ${detail}` : detail })));
     this.tell(1);
-    this.element.dataset.mood = problems.length ? "bad" : "good";
-    write(this.said, problems.join(" ") || "there");
+    this.element.dataset.mood = told.some(({ code }) => code !== "already_there") ? "bad" : "good";
+    write(this.said, told.map(({ text }) => text).join(" ") || "there");
+  }
+
+  /** Until it may be sent again, after what is no refusal of these files; whether it may. */
+  async waits(error) {
+    if (error instanceof Away) {
+      write(this.said, "the server is away");
+      await presence();
+      return true;
+    }
+    if (FULL.includes(error.code) || !error.retryAfterSeconds) return false;
+    write(this.said, `the server is busy, again in ${duration(error.retryAfterSeconds)}`);
+    await pause(error.retryAfterSeconds);
+    return true;
+  }
+
+  get isBad() {
+    return this.element.dataset.mood === "bad";
   }
 
   fail(error) {

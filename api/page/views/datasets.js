@@ -6,7 +6,7 @@ import { dropZone } from "../elements/drop-zone.js";
 import { picture } from "../elements/still-picture.js";
 import { handOver } from "./dataset.js";
 import { goOn, once, tolerate } from "../live.js";
-import { bytes, counted, timeAgo } from "../words.js";
+import { bytes, counted, pathOf, timeAgo } from "../words.js";
 
 const THUMBNAILS = 4;
 const SIDE = 56;
@@ -43,12 +43,18 @@ function creation(signal) {
 }
 
 async function create(files, given, kind, signal) {
-  const first = files[0];
-  const name = given || first?.name.replace(/\.[^.]*$/, "") || "pictures";
+  const name = given || nameAfter(files[0]) || "pictures";
   const dataset = await post("/v1/datasets", { name, kind });
   handOver(dataset.id, files);
   const rest = files.length ? ": its files are sent once you open it" : "";
   goOn(`#/datasets/${dataset.id}`, signal, `${name} is made${rest}`);
+}
+
+/** The folder's name where one was dropped, else the file's. */
+function nameAfter(file) {
+  if (!file) return "";
+  const [first, ...inside] = pathOf(file).split("/");
+  return inside.length ? first : first.replace(/\.[^.]*$/, "");
 }
 
 function row(dataset, signal) {
