@@ -5,6 +5,7 @@ import { hasEnded, pathOf } from "./words.js";
 
 const RETRY_SECONDS = [0.5, 1, 2, 4, 8];
 const PAGE = 200;
+const FULL = ["too_many_bytes", "disk_full"]; // told to come back, but only somebody's hand makes room
 
 /** A refusal in the server's own words (RFC 9457). */
 export class Problem extends Error {
@@ -51,9 +52,22 @@ function noteAway() {
 
 export function pause(seconds, signal) {
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, seconds * 1000);
-    signal?.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
+    const end = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, seconds * 1000);
+    signal?.addEventListener("abort", end);
   });
+}
+
+/** Waits until what failed may be asked again, where waiting helps; whether it does. */
+export async function comeBack(error, signal) {
+  if (error instanceof Away) await presence();
+  else if (!error.retryAfterSeconds || FULL.includes(error.code)) return false;
+  else await pause(error.retryAfterSeconds, signal);
+  return true;
 }
 
 /** 128 random bits; `crypto.randomUUID` is not there on plain HTTP beyond loopback. */

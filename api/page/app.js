@@ -1,7 +1,8 @@
 /* The page: which view is shown, the rail beside it, and who is asked for a key. */
 
-import { connection, get } from "./api.js";
+import { comeBack, connection, get } from "./api.js";
 import { h, icon, replace, write } from "./dom.js";
+import { closeAll } from "./elements/dialog.js";
 import { signIn } from "./elements/sign-in.js";
 import * as key from "./key.js";
 import { every, tolerate } from "./live.js";
@@ -26,6 +27,7 @@ const COUNT_SECONDS = 4;
 const main = document.getElementById("main");
 const count = h("span", { class: "count" });
 let leaving = new AbortController();
+let shownRow = "";
 
 function place() {
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
@@ -37,24 +39,32 @@ function place() {
 async function show({ keepFocus = false } = {}) {
   leaving.abort();
   leaving = new AbortController();
+  closeAll();
   const { signal } = leaving;
   const { name, row, query } = place();
   markCurrent(name);
+  const isSame = shownRow === `${name}/${row}`; // but for its query, as with a filter: what has the focus is there again
+  const focused = isSame ? document.activeElement?.id : "";
+  shownRow = `${name}/${row}`;
   try {
     const view = await import(`./views/${FILES[name][row ? 1 : 0]}.js`);
     if (signal.aborted) return;
     const shown = h("div", { class: "view" });
     replace(main, shown);
     scrollTo(0, 0);
-    await view.show(shown, { row, query, signal });
+    const showing = view.show(shown, { row, query, signal });
+    const again = focused && document.getElementById(focused);
+    if (again) again.focus({ preventScroll: true });
+    await showing;
     if (signal.aborted) return;
     document.title = `${main.querySelector("h1")?.textContent || "Stillroom"} · Stillroom`;
-    if (!keepFocus) main.focus({ preventScroll: true });
+    if (!keepFocus && !again) main.focus({ preventScroll: true });
   } catch (error) {
     if (signal.aborted) return;
     replace(main, h("h1", {}, "This cannot be shown"), h("p", { class: "problem" }, error.message));
     tolerate(error, signal);
     connection.addEventListener("back", () => show(), { signal, once: true });
+    if (await comeBack(error, signal) && !signal.aborted) show();
   }
 }
 

@@ -7,13 +7,18 @@ const NAME = "stillroom.key";
 export function takeFromAddress() {
   const [, found] = location.hash.match(/^#key=(.+)$/) || [];
   if (!found) return false;
-  keep(decodeURIComponent(found), false);
   history.replaceState(null, "", `${location.pathname}#/jobs`);
+  keep(decodeURIComponent(found), false);
   return true;
 }
 
+/** Whether a header can carry it: a browser sends no request with one that it cannot. */
+export function isSendable(key) {
+  return /^[\x21-\x7e]+$/.test(key);
+}
+
 export function current() {
-  return sessionStorage.getItem(NAME) || localStorage.getItem(NAME);
+  return [sessionStorage.getItem(NAME), localStorage.getItem(NAME)].find((each) => each && isSendable(each)) ?? null;
 }
 
 /** `always`: past the end of this tab. */

@@ -69,7 +69,7 @@ def test_an_upload_that_came_too_often_waits(live: Live, visitor: Visitor, tmp_p
     told = {"code": "too_often", "detail": "This key may send 3 requests.", "retry_after": 1}
     _answer_first(visit.page, status=429, body=json.dumps(told))
     visit.page.get_by_label("Add pictures").set_input_files(pictures.write(tmp_path, 1))
-    expect(visit.page.locator(".uploads li")).to_contain_text("the server is busy")
+    expect(visit.page.locator(".uploads li")).to_contain_text("This key may send 3 requests.")
     expect(visit.page.locator(".card")).to_have_count(1)
 
 

@@ -2,21 +2,39 @@
 
 import { h, newId } from "../dom.js";
 
+const toasts = document.getElementById("toasts");
+
 /** Opens a dialog around what `fill` makes of a function that closes it with a value, and of the
- *  dialog; resolves to that value, null where it was dismissed. */
-export function open(title, fill, { wide = false } = {}) {
+ *  dialog; resolves to that value, null where it was dismissed. `stays`: whatever view is shown. */
+export function open(title, fill, { wide = false, stays = false } = {}) {
   return new Promise((resolve) => {
     const heading = newId("title");
     let value = null;
     const close = (given) => { value = given; dialog.close(); };
-    const dialog = h("dialog", { "aria-labelledby": heading, class: wide ? "wide" : "" },
+    const dialog = h("dialog", { "aria-labelledby": heading, class: wide ? "wide" : "", "data-stays": stays },
       h("header", {}, h("h2", { id: heading }, title),
         h("button", { type: "button", class: "quiet", "aria-label": "Close", onclick: () => close(null) }, "×")));
     dialog.append(...[fill(close, dialog)].flat());
-    dialog.addEventListener("close", () => { dialog.remove(); resolve(value); });
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      raiseToasts();
+      resolve(value);
+    });
     document.body.append(dialog);
     dialog.showModal();
+    raiseToasts();
   });
+}
+
+/** Into the topmost dialog: beneath it nothing can be read or dismissed. */
+function raiseToasts() {
+  const top = [...document.querySelectorAll("dialog")].at(-1) ?? document.body;
+  top.append(toasts);
+}
+
+/** Those that belong to a view which is left: what they would do is meant for its rows. */
+export function closeAll() {
+  for (const dialog of [...document.querySelectorAll("dialog:not([data-stays])")].reverse()) dialog.close();
 }
 
 /** Whether somebody means it. `verb` is what the button says. */

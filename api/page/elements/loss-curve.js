@@ -62,6 +62,7 @@ export class LossCurve extends HTMLElement {
     this.tick = roundTick((high - low || high || 1) / TICKS);
     this.low = Math.floor(low / this.tick) * this.tick;
     this.high = Math.ceil(high / this.tick) * this.tick;
+    if (this.high === this.low) this.high += this.tick; // all of them are one, and a tick
   }
 
   x(step) {

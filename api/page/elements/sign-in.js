@@ -14,10 +14,10 @@ export function signIn(reason) {
 
 async function ask(reason) {
   for (;;) {
-    const given = await open("Your key", (close) => form(reason, close));
+    const given = await open("Your key", (close) => form(reason, close), { stays: true });
     if (!given) continue;
-    key.keep(given.key, given.always);
-    return;
+    if (key.isSendable(given.key)) return key.keep(given.key, given.always);
+    reason = "A key has letters, digits and signs of plain ASCII, and no spaces: copy it whole, and nothing else.";
   }
 }
 

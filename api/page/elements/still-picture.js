@@ -1,7 +1,7 @@
 /* A picture that needs the key: fetched when it comes near the view, scaled down to a canvas, and let
  * go of when it is far away, so that a long page holds few pixels. */
 
-import { blob } from "../api.js";
+import { blob, comeBack } from "../api.js";
 import { h } from "../dom.js";
 import { tolerate } from "../live.js";
 
@@ -55,6 +55,14 @@ export class StillPicture extends HTMLElement {
     pen.drawImage(bitmap, 0, 0, this.canvas.width, this.canvas.height);
     bitmap.close();
   }
+
+  /** After a failure: asks again, where that may help and somebody still looks. */
+  async recover(error, signal) {
+    if (!(await comeBack(error, signal))) return tolerate(error, signal);
+    if (signal.aborted) return;
+    waiting.push(this);
+    startNext();
+  }
 }
 customElements.define("still-picture", StillPicture);
 
@@ -65,7 +73,7 @@ function startNext() {
     if (!signal) continue;
     busy += 1;
     picture.draw()
-      .catch((error) => tolerate(error, signal))
+      .catch((error) => { picture.recover(error, signal); }) // which nobody waits for
       .finally(() => { busy -= 1; startNext(); });
   }
 }

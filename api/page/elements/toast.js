@@ -3,6 +3,7 @@
 import { h } from "../dom.js";
 
 const SECONDS = 5;
+const place = document.getElementById("toasts"); // wherever a dialog has taken it
 
 export function toast(text) {
   const shown = add(text, "note");
@@ -10,7 +11,6 @@ export function toast(text) {
 }
 
 export function fail(error) {
-  const place = document.getElementById("toasts");
   if ([...place.children].some((each) => each.dataset.text === error.message)) return;
   add(error.message, "bad");
 }
@@ -18,6 +18,6 @@ export function fail(error) {
 function add(text, kind) {
   const shown = h("div", { class: `toast ${kind}`, "data-text": text }, h("p", {}, text),
     h("button", { type: "button", class: "quiet", "aria-label": "Dismiss", onclick: () => shown.remove() }, "×"));
-  document.getElementById("toasts").append(shown);
+  place.append(shown);
   return shown;
 }

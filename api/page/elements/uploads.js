@@ -1,13 +1,12 @@
 /* Files on their way to a dataset: a line each, with how far it is and what was said of it. */
 
-import { Away, pause, presence } from "../api.js";
+import { Away, comeBack } from "../api.js";
 import { h, replace, set, write } from "../dom.js";
-import { bytes, duration, pathOf } from "../words.js";
+import { bytes, pathOf } from "../words.js";
 import { meter } from "./job-row.js";
 
 const AT_ONCE = 3;
 const CAPTIONS_A_REQUEST = 200; // of 1,000 files that a server takes
-const FULL = ["too_many_bytes", "disk_full"]; // told to come back, but only somebody's hand makes room
 const KEPT = 200; // lines; those that failed are beyond it too
 let underway = 0; // files that would be lost with the tab; another view leaves them be
 
@@ -51,9 +50,8 @@ export class Uploads extends HTMLElement {
         line.end(items);
         break;
       } catch (error) {
-        if (await line.waits(error)) continue; // the same bytes again are found to be there
         line.fail(error);
-        break;
+        if (!(await comeBack(error))) break; // the same bytes again are found to be there
       }
     }
     if (!isShown && line.isBad) this.list.append(line.element);
@@ -71,6 +69,7 @@ class Line {
   }
 
   tell(share) {
+    delete this.element.dataset.mood;
     set(this.bar.firstElementChild, { width: `${Math.round(share * 100)}%` });
     write(this.said, share < 1 ? `${Math.round(share * 100)} %` : "being checked");
   }
@@ -83,25 +82,12 @@ class Line {
     write(this.said, told.map(({ text }) => text).join(" ") || "there");
   }
 
-  /** Until it may be sent again, after what is no refusal of these files; whether it may. */
-  async waits(error) {
-    if (error instanceof Away) {
-      write(this.said, "the server is away");
-      await presence();
-      return true;
-    }
-    if (FULL.includes(error.code) || !error.retryAfterSeconds) return false;
-    write(this.said, `the server is busy, again in ${duration(error.retryAfterSeconds)}`);
-    await pause(error.retryAfterSeconds);
-    return true;
-  }
-
   get isBad() {
     return this.element.dataset.mood === "bad";
   }
 
   fail(error) {
     this.element.dataset.mood = "bad";
-    write(this.said, error.errors?.[0]?.detail || error.message);
+    write(this.said, error instanceof Away ? "the server is away" : error.errors?.[0]?.detail || error.message);
   }
 }

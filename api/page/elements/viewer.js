@@ -10,31 +10,33 @@ import { wholePicture } from "./still-picture.js";
 /** Opens on `id`, one of `artifacts`. `more` makes further buttons for a picture; it gets a function
  *  that closes. */
 export function look(artifacts, id, more = () => []) {
+  artifacts = [...artifacts]; // a list that goes on while one looks would move what is next
   let at = artifacts.findIndex((each) => each.id === id);
   let shown = new AbortController();
-  const body = h("div", { class: "viewer" });
+  const whole = h("div", { class: "whole" });
+  const facts = h("dl", { class: "facts" });
+  const further = h("span", { class: "actions" });
   const turn = (by) => {
     const next = artifacts[at + by];
     if (!next) return;
     at += by;
     draw();
   };
+  const previous = h("button", { type: "button", onclick: () => turn(-1) }, "Previous");
+  const next = h("button", { type: "button", onclick: () => turn(1) }, "Next");
   let close;
+  /** The buttons stay, so that the focus does: without it in the dialog, arrow keys reach nobody. */
   const draw = () => {
     shown.abort();
     shown = new AbortController();
+    const { signal } = shown;
     const artifact = artifacts[at];
-    const facts = h("dl", { class: "facts" });
-    replace(body,
-      h("div", { class: "whole" }, wholePicture(artifact.id, artifact.metadata.prompt || artifact.name,
-        shown.signal)),
-      h("div", { class: "beside" }, facts,
-        h("div", { class: "actions" },
-          h("button", { type: "button", disabled: at === 0, onclick: () => turn(-1) }, "Previous"),
-          h("button", { type: "button", disabled: at === artifacts.length - 1, onclick: () => turn(1) }, "Next"),
-          h("button", { type: "button", onclick: guarded(() => download(artifact.id)) }, "Download"),
-          more(artifact, close))));
-    tellSettings(artifact, facts, close).catch((error) => tolerate(error, shown.signal));
+    replace(facts);
+    replace(whole, wholePicture(artifact.id, artifact.metadata.prompt || artifact.name, signal));
+    replace(further, more(artifact, close));
+    setAside(previous, at === 0);
+    setAside(next, at === artifacts.length - 1);
+    tellSettings(artifact, facts, close, signal).catch((error) => tolerate(error, signal));
   };
   const arrows = (event) => {
     if (event.key === "ArrowLeft") turn(-1);
@@ -44,13 +46,21 @@ export function look(artifacts, id, more = () => []) {
     close = closing;
     draw();
     dialog.addEventListener("keydown", arrows);
-    return body;
+    const save = h("button", { type: "button", onclick: guarded(() => download(artifacts[at].id)) }, "Download");
+    return h("div", { class: "viewer" }, whole,
+      h("div", { class: "beside" }, facts, h("div", { class: "actions" }, previous, next, save, further)));
   }, { wide: true }).finally(() => shown.abort());
 }
 
-async function tellSettings(artifact, facts, close) {
+/** Not `disabled`, which would take the focus away. */
+function setAside(button, isAside) {
+  button.setAttribute("aria-disabled", isAside);
+}
+
+async function tellSettings(artifact, facts, close, signal) {
   const { prompt, seed, step } = artifact.metadata;
   const spec = artifact.job ? (await getOnce(`/v1/jobs/${artifact.job}`)).spec : {};
+  if (signal.aborted) return;
   const drawn = artifact.role === "image" ? spec : spec.sample || {};
   const rows = [
     ["Prompt", prompt], ["Negative", drawn.negative_prompt], ["Seed", seed], ["Training step", step],

@@ -88,8 +88,7 @@ class JobPage {
     this.events.push(event);
     if (this.events.length > SHOWN_EVENTS) this.events.shift();
     this.later();
-    if (event.type === "state") this.again = true;
-    if (event.type === "sample" || event.type === "artifact") this.made = true;
+    if (["state", "sample", "artifact"].includes(event.type)) this.hasMoved = true;
   }
 
   hearProgress(data) {
@@ -106,18 +105,23 @@ class JobPage {
       this.drawing = false;
       if (this.signal.aborted) return;
       this.render();
-      if (this.again || this.made) this.refresh().catch((error) => tolerate(error, this.signal));
+      if (this.hasMoved) this.refresh().catch((error) => tolerate(error, this.signal));
     }, 50);
   }
 
   async refresh() {
     const before = this.job;
-    const moved = this.made || this.again;
-    this.made = this.again = false;
+    const moved = this.hasMoved;
     if (hasEnded(before) && !moved) return;
-    this.job = await get(this.path, {}, this.signal);
-    if (moved) this.artifacts = await all(`${this.path}/artifacts`, {}, { signal: this.signal });
-    if (this.job.attempt > before.attempt) await this.loadCurve();
+    this.hasMoved = false;
+    try {
+      this.job = await get(this.path, {}, this.signal);
+      if (moved) this.artifacts = await all(`${this.path}/artifacts`, {}, { signal: this.signal });
+      if (this.job.attempt > before.attempt) await this.loadCurve();
+    } catch (error) {
+      this.hasMoved ||= moved; // for the next time
+      throw error;
+    }
     if (this.job.state !== before.state) say(`${titleOf(this.job)}: ${this.job.state}`);
     this.render();
   }

@@ -1,7 +1,7 @@
 /* Jobs: the queue and all that came out of it, newest first. */
 
 import { get } from "../api.js";
-import { h, newId, write } from "../dom.js";
+import { h, write } from "../dom.js";
 import { jobRow, updateJobRow } from "../elements/job-row.js";
 import { VirtualList } from "../elements/virtual-list.js";
 import { guarded, every } from "../live.js";
@@ -131,7 +131,7 @@ class JobList {
 }
 
 function chooser(label, name, filter, choices) {
-  const id = newId("filter");
+  const id = `jobs-${name}`; // the same each time, by which it keeps the focus
   const select = h("select", { id, onchange: () => go({ ...filter, [name]: select.value }) },
     h("option", { value: "" }, "all"),
     choices.map(([value, text]) => h("option", { value, selected: value === filter[name] }, text)));
