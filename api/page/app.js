@@ -43,7 +43,7 @@ async function show({ keepFocus = false } = {}) {
   const { signal } = leaving;
   const { name, row, query } = place();
   markCurrent(name);
-  const isSame = shownRow === `${name}/${row}`; // but for its query, as with a filter: what has the focus is there again
+  const isSame = shownRow === `${name}/${row}`; // but for its query, as with a filter
   const focused = isSame ? document.activeElement?.id : "";
   shownRow = `${name}/${row}`;
   try {
@@ -53,7 +53,7 @@ async function show({ keepFocus = false } = {}) {
     replace(main, shown);
     scrollTo(0, 0);
     const showing = view.show(shown, { row, query, signal });
-    const again = focused && document.getElementById(focused);
+    const again = focused && document.getElementById(focused); // what had the focus, made anew
     if (again) again.focus({ preventScroll: true });
     await showing;
     if (signal.aborted) return;

@@ -24,7 +24,8 @@ export function dropZone({ label, help, accept, folders = false, take }) {
   return zone;
 }
 
-/** Those of dropped folders too, however deep, but for hidden ones, as the command line does. All are taken hold of at once: a drop forgets them. */
+/** Those of dropped folders too, however deep, but for hidden ones, as the command line does. All are
+ *  taken hold of at once: a drop forgets them. */
 async function filesOf(transfer) {
   const found = [...transfer.items].map((item) => {
     const entry = item.webkitGetAsEntry();

@@ -62,7 +62,9 @@ function creation(load, signal) {
 
 function showOnce({ name, key }) {
   return open(`The key ${name}`, () => {
-    if (!key) return h("p", {}, "The answer that held it got lost, and it is told once: delete it and create another.");
+    if (!key) {
+      return h("p", {}, "The answer that held it got lost, and it is told once: delete it and create another.");
+    }
     const field = h("input", { readonly: true, value: key, "aria-label": "The key", class: "token" });
     const copied = h("span", { role: "status" });
     const copy = async () => {
