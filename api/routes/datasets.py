@@ -167,7 +167,7 @@ def list_images(
     cursor: CursorDep,
     limit: Limit = pages.LIMIT,
 ) -> Page[ImageRead]:
-    """In the order they came."""
+    """Newest first."""
     with database.read() as session:
         dataset = datasets.get(session, caller.owner, dataset_id)
         images, next_cursor = datasets.list_images_page(

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from core.datasets.report import Summary, summaries
 from core.db.engine import Database
 from core.db.models import Dataset, Image
-from core.db.pages import newest_first, oldest_first
+from core.db.pages import newest_first
 from core.errors import DatasetEmpty, DatasetFrozen, DatasetNotCaptioned, NotFound
 from core.ids import new_id
 
@@ -104,9 +104,9 @@ def each_image(database: Database, dataset_id: str) -> Iterator[Image]:
 def list_images_page(
     session: Session, dataset: Dataset, *, cursor: str | None = None, limit: int = 50
 ) -> tuple[list[Image], str | None]:
-    """In the order they came."""
+    """Newest first. The cursor is the last id of the page before; None: that was all."""
     query = select(Image).where(Image.dataset_id == dataset.id)
-    return oldest_first(session, query, Image.id, cursor=cursor, limit=limit)
+    return newest_first(session, query, Image.id, cursor=cursor, limit=limit)
 
 
 def get_image(session: Session, dataset: Dataset, image_id: str) -> Image:

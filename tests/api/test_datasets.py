@@ -64,7 +64,7 @@ def test_a_dataset_from_creation_to_pictures(ann: Person) -> None:
 def test_images_are_listed_read_and_shown(ann: Person) -> None:
     dataset = ann.dataset(("red.png", RED), ("blue.jpg", uploads.picture("JPEG", (80, 40))))
     path = f"/v1/datasets/{dataset}/images"
-    red, blue = ann.get(path).json()["items"]
+    blue, red = ann.get(path).json()["items"]
     assert red == {
         "id": red["id"],
         "filename": "red.png",
@@ -152,6 +152,18 @@ def test_nothing_usable_points_at_each_file(ann: Person) -> None:
         ("/files/2", "unsafe_path"),
     ]
     assert ann.get(f"/v1/datasets/{dataset}").json()["images"] == 0
+
+
+def test_pictures_are_listed_newest_first(ann: Person) -> None:
+    dataset = ann.dataset(("red.png", RED))
+    ann.upload(dataset, ("blue.png", BLUE), ("green.png", uploads.picture(color=(0, 255, 0))))
+    path, names = f"/v1/datasets/{dataset}/images?limit=2", []
+    while path:
+        page = ann.get(path).json()
+        names += [image["filename"] for image in page["items"]]
+        cursor = page["next_cursor"]
+        path = f"/v1/datasets/{dataset}/images?limit=2&cursor={cursor}" if cursor else ""
+    assert names == ["green.png", "blue.png", "red.png"]
 
 
 def test_an_upload_without_files(ann: Person) -> None:

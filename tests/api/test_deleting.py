@@ -58,7 +58,7 @@ def test_a_caption_is_changed_and_taken_away(ann: Person) -> None:
 
 def test_a_picture_goes_with_its_file(ann: Person) -> None:
     dataset = ann.dataset(("red.png", RED), ("blue.png", BLUE))
-    red, blue = images_of(ann, dataset)
+    blue, red = images_of(ann, dataset)
     path = f"/v1/datasets/{dataset}/images/{red['id']}"
     gone = ann.call("DELETE", path)
     assert (gone.status_code, gone.content) == (204, b"")

@@ -12,10 +12,10 @@ def test_a_picture_gets_a_caption_and_is_taken_out(on_server: Run, pictures: Pat
         next(row for row in on_server("dataset", "show", dataset)[1].splitlines() if "img_" in row)
     )
     code, _, err = on_server("dataset", "caption", dataset, image, "a blue robot")
-    assert (code, err) == (0, "robot-1.png has the caption 'a blue robot'.\n")
+    assert (code, err) == (0, "robot-5.png has the caption 'a blue robot'.\n")
     assert "a blue robot" in on_server("dataset", "show", dataset)[1]
     code, _, err = on_server("dataset", "caption", dataset, image)
-    assert (code, err) == (0, "robot-1.png has no caption.\n")
+    assert (code, err) == (0, "robot-5.png has no caption.\n")
     assert on_server("dataset", "drop", dataset, image) == (0, "", f"{image} is gone.\n")
     assert image not in on_server("dataset", "show", dataset)[1]
 
