@@ -66,7 +66,7 @@ def test_what_is_warm_is_there_before_the_first_request(server: Server, client: 
 
 def keep_busy(client: Client) -> str:
     """A drawing that is under way, for some seconds more; its id."""
-    job = client.generate(spec_of(steps=150, images=4))
+    job = client.generate(spec_of(steps=150, images=2))
     for now, _ in client.watch(job["id"]):
         if now["state"] == "running":
             break
@@ -100,7 +100,7 @@ def test_those_who_wait_together_are_drawn_together_and_get_what_is_theirs(
 
 def test_one_of_a_batch_is_cancelled_and_the_others_go_on(client: Client) -> None:
     busy = keep_busy(client)
-    long = [spec_of(steps=150, seed=seed) for seed in range(3)]
+    long = [spec_of(steps=100, seed=seed) for seed in range(3)]
     jobs = [client.generate(spec)["id"] for spec in long]
     client.wait(busy)
     for job, _ in client.watch(jobs[1]):
