@@ -63,6 +63,17 @@ def test_axe_finds_nothing_serious(visitor: Callable[..., Visit], live: Live, ma
         visit.page.emulate_media(color_scheme="light")
 
 
+def test_axe_finds_nothing_serious_before_a_jobs_log_is_there(
+    visitor: Callable[..., Visit], live: Live, made: Made
+) -> None:
+    visit = visitor(live.url, bypass_csp=True, reduced_motion="reduce")
+    visit.page.route("**/logs*", lambda route: None)  # never answered
+    visit.sign_in(live.key)
+    visit.open(f"jobs/{made.trained}", "robot")
+    visit.page.evaluate(UNFOLD)
+    assert found_by_axe(visit) == []
+
+
 def test_axe_finds_nothing_serious_in_dialogs(
     visitor: Callable[..., Visit], live: Live, made: Made
 ) -> None:

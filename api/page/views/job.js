@@ -51,7 +51,7 @@ class JobPage {
     this.files = h("ul", { class: "files" });
     this.pictures = h("ul", { class: "tiles" });
     this.history = h("ol", { class: "history" });
-    this.log = h("pre", { tabindex: 0, "aria-label": "The runner's last lines" });
+    this.log = h("pre", { tabindex: 0, role: "group", "aria-label": "The runner's last lines" });
     this.sections = {
       loss: section("Loss", this.curve), samples: section("Samples", this.strip),
       pictures: section("Pictures", this.pictures), files: section("Files", this.files),
@@ -66,7 +66,7 @@ class JobPage {
       this.error, this.sections.pictures, this.sections.samples, this.sections.loss, this.sections.files,
       section("About", this.facts,
         h("details", {}, h("summary", {}, "Settings as accepted"),
-          h("pre", { tabindex: 0, "aria-label": "The spec" }, JSON.stringify(this.job.spec, null, 2)))),
+          h("pre", { tabindex: 0, role: "group", "aria-label": "The spec" }, JSON.stringify(this.job.spec, null, 2)))),
       section("Events", this.history, logs),
     ];
   }
